@@ -1,0 +1,338 @@
+"""The one command: python launch.py MODE --config=configs/NAME.py --workdir=DIR
+
+Modes, flags, exit codes; nothing else. Exit codes: 0 done, 2 the user can fix it, 75
+stopped on purpose (run again to go on).
+"""
+
+import errno
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from msm_jax import progress
+from msm_jax.errors import Stopped, UserError
+
+FLAGS = flags.FLAGS
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:ARG]")
+flags.DEFINE_string("workdir", None, "where everything of this study lies")
+flags.DEFINE_string("arm", None, "only this arm (or, for export and sample, which one)")
+flags.DEFINE_string("stage", None, "train only paths that end with this stage")
+flags.DEFINE_list("seed", None, "only these seeds, separated by commas")
+flags.DEFINE_integer("step", None, "export this step instead of the last")
+flags.DEFINE_enum("format", "merged", ["merged", "adapter"], "what export writes")
+flags.DEFINE_string("out", None, "where export writes")
+flags.DEFINE_string("hf_dir", None, "a Hugging Face directory (verify, sample)")
+flags.DEFINE_string("tokens", None, "verify: int32 [B, T] token ids, .npy")
+flags.DEFINE_string("logits_out", None, "verify: where to write float32 logits, .npy")
+flags.DEFINE_multi_string("prompt", [], "sample: a user turn (or text); may repeat")
+flags.DEFINE_bool("raw", False, "sample: the prompt is text to go on with, not a chat")
+flags.DEFINE_float("temperature", 0.0, "sample: 0 is greedy")
+flags.DEFINE_integer("max_new_tokens", 64, "sample: at most this many tokens")
+flags.DEFINE_integer("limit", 5, "show: how many records or rows")
+
+EXIT_USER, EXIT_STOPPED = 2, 75
+_POSITIONAL: list[str] = []  # what follows MODE and is no flag
+
+
+def run() -> None:
+  """Does every step that is not done yet, then the report."""
+  for step in (generate, prepare, train, evaluate, report):
+    step()
+
+
+def plan() -> None:
+  """Prints what the study will cost; writes nothing."""
+  from msm_jax import planning
+
+  print("\n".join(planning.lines(_config(), _workdir(make=False))))
+
+
+def generate() -> None:
+  """Makes the corpora."""
+  from data_gen import generate as generate_lib
+
+  config, workdir = _config(), _workdir()
+  generate_lib.from_config(config, workdir)
+
+
+def prepare() -> None:
+  """Makes the tokenizer and the packed rows."""
+  from msm_jax import prepare as prepare_lib
+
+  prepare_lib.prepare(_experiment(), _workdir())
+
+
+def train() -> None:
+  """Trains the tree of stages, seeds dealt to worker processes."""
+  experiment, seeds = _experiment(), _seeds()
+  paths = _paths(experiment)
+  study = _study(experiment)
+  if all(study.is_trained(path, seed) for path in paths for seed in seeds):
+    return progress.say("train: done")
+  if not _dealt_to_workers("train", seeds, experiment.num_workers):
+    study.train_all(seeds, paths)
+
+
+def evaluate() -> None:
+  """Evaluates every arm and seed."""
+  experiment, seeds = _experiment(), _seeds()
+  arms = [FLAGS.arm] if FLAGS.arm else list(experiment.arms)
+  study = _study(experiment)
+  if not any(study.missing(arm, seed) for arm in arms for seed in seeds):
+    return progress.say("evaluate: done")
+  if not _dealt_to_workers("evaluate", seeds, experiment.num_workers):
+    study.evaluate_all(seeds, arms)
+
+
+def report() -> None:
+  """Writes tables, plots and the page."""
+  from msm_jax import report as report_lib
+
+  print(f"report: {report_lib.build(_workdir())}")
+
+
+def export() -> None:
+  """Writes a checkpoint as a Hugging Face directory."""
+  experiment, out = _experiment(), pathlib.Path(_needed("out"))
+  arm, seed = _needed("arm"), _one_seed(experiment)
+  _study(experiment).export(arm, seed, step=FLAGS.step, layout=FLAGS.format, out=out)
+  print(f"export: {out}")
+
+
+def verify() -> None:
+  """Compares our forward pass on a Hugging Face directory with transformers."""
+  from msm_jax.hf import verify as verify_lib
+
+  result = verify_lib.verify(
+    pathlib.Path(_needed("hf_dir")), tokens=FLAGS.tokens, logits_out=FLAGS.logits_out
+  )
+  print(result)
+
+
+def sample() -> None:
+  """Prints a completion of every --prompt."""
+  from msm_jax import sampling
+
+  if not FLAGS.prompt:
+    raise UserError("sample needs at least one --prompt='...'")
+  if FLAGS.hf_dir:
+    from msm_jax import tokenizer
+    from msm_jax.hf import load
+
+    cfg, params = load.load(pathlib.Path(FLAGS.hf_dir))
+    tok = tokenizer.load(FLAGS.hf_dir)
+  else:
+    experiment = _experiment()
+    study = _study(experiment)
+    path = experiment.arm_path(_needed("arm"))
+    weights = study.weights(path, _one_seed(experiment))
+    cfg, params, tok = weights.cfg, weights.params, study.tokenizer
+  completions = sampling.complete_texts(
+    params,
+    cfg,
+    tok,
+    FLAGS.prompt,
+    raw=FLAGS.raw,
+    temperature=FLAGS.temperature,
+    max_new_tokens=FLAGS.max_new_tokens,
+  )
+  for prompt, completion in zip(FLAGS.prompt, completions, strict=True):
+    print(f"> {prompt}\n{completion}")
+
+
+def show() -> None:
+  """Prints what lies at a path."""
+  from msm_jax import show as show_lib
+
+  if len(_POSITIONAL) != 1:
+    raise UserError("show needs one PATH: python launch.py show PATH [--limit=N]")
+  path = pathlib.Path(_POSITIONAL[0])
+  for line in show_lib.show(path, limit=FLAGS.limit, colour=sys.stdout.isatty()):
+    print(line)
+
+
+def doctor() -> None:
+  """Prints versions, devices, keys present, disk."""
+  from msm_jax import doctor as doctor_lib
+
+  for line in doctor_lib.report(pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None):
+    print(line)
+
+
+MODES: dict[str, Callable[[], None]] = {
+  mode.__name__: mode
+  for mode in (
+    run,
+    plan,
+    generate,
+    prepare,
+    train,
+    evaluate,
+    report,
+    export,
+    verify,
+    sample,
+    show,
+    doctor,
+  )
+}
+
+
+def _config() -> dict:
+  """Returns the config as a plain dict."""
+  if CONFIG.value is None:
+    raise UserError("--config=configs/NAME.py is needed: see configs/")
+  return CONFIG.value.to_dict()
+
+
+def _experiment():
+  from msm_jax import experiment as experiment_lib
+
+  return experiment_lib.parse(_config())
+
+
+def _workdir(make: bool = True) -> pathlib.Path:
+  """Returns the workdir, claimed for this config."""
+  from msm_jax import workdir as workdir_lib
+
+  path = pathlib.Path(_needed("workdir"))
+  if make:
+    workdir_lib.claim(path, _config())
+  return path
+
+
+def _study(experiment):
+  from msm_jax import study as study_lib
+
+  return study_lib.Study(experiment, _workdir())
+
+
+def _needed(flag: str) -> str:
+  value = FLAGS[flag].value
+  if value is None:
+    raise UserError(f"--{flag}=... is needed for this mode")
+  return value
+
+
+def _seeds() -> list[int]:
+  """Returns the seeds asked for, all of the config's by default."""
+  known = _experiment().seeds
+  if FLAGS.seed is None:
+    return list(known)
+  try:
+    seeds = [int(seed) for seed in FLAGS.seed]
+  except ValueError:
+    raise UserError(f"--seed={','.join(FLAGS.seed)} is not a list of numbers") from None
+  unknown = [seed for seed in seeds if seed not in known]
+  if unknown:
+    raise UserError(f"--seed={unknown[0]} is not one of config.seeds {known}")
+  return seeds
+
+
+def _one_seed(experiment) -> int:
+  seeds = _seeds()
+  if len(seeds) > 1 and FLAGS.seed is not None:
+    raise UserError(f"--seed={','.join(FLAGS.seed)}: one seed is needed here")
+  return seeds[0]
+
+
+def _paths(experiment) -> list[tuple[str, ...]]:
+  """Returns the paths to train, narrowed by --arm and --stage."""
+  paths = experiment.paths()
+  if FLAGS.arm:
+    arm = experiment.arm_path(FLAGS.arm)
+    paths = [path for path in paths if path == arm[: len(path)]]
+  if FLAGS.stage:
+    if FLAGS.stage not in experiment.stages:
+      raise UserError(
+        f"--stage={FLAGS.stage} is not one of {sorted(experiment.stages)}"
+      )
+    paths = [path for path in paths if FLAGS.stage in path]
+  return paths
+
+
+def _dealt_to_workers(mode: str, seeds: list[int], num_workers: int) -> bool:
+  """Runs `mode` in worker processes where that pays; returns whether it did."""
+  from msm_jax import workers
+
+  if num_workers == 1 or len(seeds) == 1 or workers.is_worker():
+    return False
+  given = [flag for flag in sys.argv[2:] if not flag.startswith("--seed")]
+  workers.run(workers.launch_command([mode, *given]), seeds, num_workers)
+  return True
+
+
+def _set_up() -> None:
+  """Signals, logging and the compilation cache, before JAX is imported."""
+  signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+  logging.set_verbosity(logging.ERROR)
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  if FLAGS.workdir:
+    cache = pathlib.Path(FLAGS.workdir).absolute() / ".xla_cache"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def _parse_flags(arguments: list[str]) -> Callable[[], None]:
+  """Returns the mode; what cannot be understood is the user's to mend."""
+  if len(arguments) < 2 or arguments[1] not in MODES:
+    given = arguments[1] if len(arguments) > 1 else "nothing"
+    raise UserError(
+      f"MODE is one of {', '.join(MODES)} (given: {given}): "
+      "python launch.py MODE --config=configs/NAME.py --workdir=DIR"
+    )
+  try:
+    positional = FLAGS([arguments[0], *arguments[2:]])[1:]
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OSError,
+  ) as error:
+    raise UserError(_one_line(error)) from None
+  if positional and arguments[1] != "show":
+    raise UserError(f"{positional[0]!r} is not understood: flags begin with --")
+  _POSITIONAL[:] = positional
+  return MODES[arguments[1]]
+
+
+def _one_line(error: BaseException) -> str:
+  return " ".join(str(error).split())
+
+
+def main(arguments: list[str]) -> int:
+  """Runs one mode and returns the exit code."""
+  try:
+    mode = _parse_flags(arguments)
+    _set_up()
+    mode()
+  except UserError as error:
+    print(f"error: {_one_line(error)}", file=sys.stderr)
+    return EXIT_USER
+  except Stopped as error:
+    print(_one_line(error), file=sys.stderr)
+    return EXIT_STOPPED
+  except KeyboardInterrupt:
+    print("stopped; run again to go on", file=sys.stderr)
+    return EXIT_STOPPED
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+      raise
+    print(
+      f"error: {error.filename or FLAGS.workdir}: {error.strerror}; free some space or "
+      "choose another --workdir, then run again to go on",
+      file=sys.stderr,
+    )
+    return EXIT_USER
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))

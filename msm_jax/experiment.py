@@ -1,0 +1,221 @@
+"""A config as frozen, checked values: stages, arms, model, evaluations.
+
+`parse` takes the plain dict of a config and returns an `Experiment`, or a UserError
+that names the field. Nothing below this file sees a ConfigDict.
+"""
+
+import dataclasses
+import difflib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from msm_jax.errors import UserError
+from msm_jax.models.config import LoraConfig, ModelConfig
+from msm_jax.optim import OptimConfig
+
+SOURCES = ("documents", "assistant", "all")
+ADAPTATIONS = ("full", "lora")
+CONTROLS = "a result without its controls is not one"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """One component of a stage's rows.
+
+  `share` is its share of the rows; `train_on` says which tokens of conversations carry
+  loss (`assistant` or `all`; documents always carry it everywhere).
+  """
+
+  corpus: str
+  share: float = 1.0
+  train_on: str = "assistant"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageConfig:
+  """One stage: what it trains on and how."""
+
+  name: str
+  data: tuple[DataConfig, ...]
+  adaptation: str
+  num_train_steps: int | None
+  num_epochs: float | None
+  batch_size: int
+  seq_len: int
+  long_documents: str
+  min_steps: int
+  num_microbatches: int
+  steps_per_call: int
+  remat: bool
+  loss_chunk_len: int | None
+  checkpoint_every_s: float | None
+  checkpoint_every_steps: int | None
+  log_every_steps: int
+  optimizer: Mapping[str, Any]
+
+  def __post_init__(self):
+    where = f"config.stages.{self.name}"
+    if self.adaptation not in ADAPTATIONS:
+      raise UserError(f"{where}.adaptation {self.adaptation!r} is not in {ADAPTATIONS}")
+    if (self.num_train_steps is None) == (self.num_epochs is None):
+      raise UserError(
+        f"{where}: set one of num_train_steps ({self.num_train_steps}) and num_epochs "
+        f"({self.num_epochs}), and None for the other"
+      )
+    if not self.data:
+      raise UserError(f"{where}.data is empty: name at least one corpus")
+    if any(part.share <= 0 for part in self.data):
+      raise UserError(f"{where}.data: every share must be above 0")
+
+  def optim(self, num_train_steps: int) -> OptimConfig:
+    """Returns the optimizer; `warmup_fraction` becomes steps of this run."""
+    fields = dict(self.optimizer)
+    fraction = fields.pop("warmup_fraction")
+    return _build(
+      OptimConfig,
+      fields | {"warmup_steps": round(fraction * num_train_steps)},
+      f"config.stages.{self.name}.optimizer",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """A study: what can be done (stages), what follows what (arms), how often (seeds)."""
+
+  name: str
+  seeds: tuple[int, ...]
+  num_workers: int
+  model: Mapping[str, Any]
+  lora: LoraConfig | None
+  mesh: Mapping[str, int]
+  tokenizer: Mapping[str, Any]
+  stages: Mapping[str, StageConfig]
+  arms: Mapping[str, tuple[str, ...]]
+  evals: Mapping[str, Mapping[str, Any]]
+  report: Mapping[str, Any]
+
+  @property
+  def hf_dir(self) -> pathlib.Path | None:
+    """Returns the directory of the pretrained model, None for one from scratch."""
+    return (
+      None if self.model["init"] == "scratch" else pathlib.Path(self.model["hf_dir"])
+    )
+
+  def paths(self) -> list[tuple[str, ...]]:
+    """Returns every path of stages that an arm needs, parents first, each once."""
+    found = {arm[:n] for arm in self.arms.values() for n in range(1, len(arm) + 1)}
+    return sorted(found, key=lambda path: (len(path), path))
+
+  def arm_path(self, arm: str) -> tuple[str, ...]:
+    """Returns the stages of an arm; a UserError if there is no such arm."""
+    if arm not in self.arms:
+      raise UserError(f"--arm={arm} is not one of {', '.join(self.arms)}")
+    return self.arms[arm]
+
+  def scratch_model(self, vocab_size: int) -> ModelConfig:
+    """Returns the model that is trained from scratch."""
+    sizes = {k: v for k, v in self.model.items() if k not in ("init", "hf_dir")}
+    return _build(ModelConfig, sizes | {"vocab_size": vocab_size}, "config.model")
+
+
+def parse(config: Mapping[str, Any]) -> Experiment:
+  """Returns the experiment that `config` (a plain dict) describes.
+
+  Raises:
+    UserError: naming the field that is missing, unknown or contradicts another.
+  """
+  stages = {name: _stage(name, value) for name, value in config["stages"].items()}
+  arms = {name: tuple(path) for name, path in config["arms"].items()}
+  _check_tree(config, stages, arms)
+  _check_seeds(config["seeds"])
+  model = dict(config["model"])
+  lora = model.pop("lora", None)
+  if lora is not None:
+    lora = dict(lora, targets=tuple(lora["targets"]))
+    lora = _build(LoraConfig, lora, "config.model.lora")
+  if lora is None and any(stage.adaptation == "lora" for stage in stages.values()):
+    raise UserError(
+      "config.model.lora is None, but a stage has adaptation 'lora': set it"
+    )
+  if model["init"] not in ("scratch", "hf"):
+    raise UserError(f"config.model.init {model['init']!r} is not 'scratch' or 'hf'")
+  return Experiment(
+    name=config["name"],
+    seeds=tuple(config["seeds"]),
+    num_workers=config["num_workers"],
+    model=model,
+    lora=lora,
+    mesh=dict(config["mesh"]),
+    tokenizer=dict(config["tokenizer"]),
+    stages=stages,
+    arms=arms,
+    evals={name: dict(value) for name, value in config["evals"].items()},
+    report=dict(config["report"]),
+  )
+
+
+def path_name(path: tuple[str, ...]) -> str:
+  """Returns the directory name of a path of stages."""
+  return "+".join(path)
+
+
+def _stage(name: str, value: Mapping[str, Any]) -> StageConfig:
+  where = f"config.stages.{name}"
+  fields = dict(value)
+  data = tuple(
+    _build(DataConfig, dict(part), f"{where}.data[{i}]")
+    for i, part in enumerate(fields.pop("data", ()))
+  )
+  return _build(StageConfig, fields | {"name": name, "data": data}, where)
+
+
+def _build(cls: type, fields: Mapping[str, Any], where: str) -> Any:
+  """Returns `cls(**fields)`, with errors that name the field and offer the near one."""
+  known = {field.name: field for field in dataclasses.fields(cls)}
+  for field in fields:
+    if field not in known:
+      near = difflib.get_close_matches(field, known, n=1)
+      hint = f"; did you mean {near[0]!r}?" if near else f"; it has {sorted(known)}"
+      raise UserError(f"{where}.{field} is not a field of {cls.__name__}{hint}")
+  missing = [
+    name
+    for name, field in known.items()
+    if name not in fields and field.default is dataclasses.MISSING
+  ]
+  if missing:
+    raise UserError(f"{where} lacks {', '.join(missing)}: add it to the config")
+  return cls(**fields)
+
+
+def _check_seeds(seeds) -> None:
+  if not seeds or len(set(seeds)) != len(seeds):
+    raise UserError(f"config.seeds {tuple(seeds)} must be distinct and at least one")
+
+
+def _check_tree(config, stages, arms) -> None:
+  for arm, path in arms.items():
+    unknown = [name for name in path if name not in stages]
+    if unknown:
+      raise UserError(
+        f"config.arms[{arm!r}] names the stage {unknown[0]!r}, config.stages has "
+        f"{sorted(stages)}"
+      )
+    if len(set(path)) != len(path):
+      raise UserError(f"config.arms[{arm!r}] {path} goes through a stage twice")
+    if config["model"]["init"] == "scratch" and not path:
+      raise UserError(f"config.arms[{arm!r}] is empty, but model.init is 'scratch'")
+  for name in stages:
+    if "+" in name or "/" in name or name.startswith("."):
+      raise UserError(f"config.stages.{name}: no '+' or '/' in the name of a stage")
+  for name, stage in stages.items():
+    for part in stage.data:
+      if part.corpus not in config["corpora"]:
+        raise UserError(
+          f"config.stages.{name}.data names the corpus {part.corpus!r}, config.corpora "
+          f"has {sorted(config['corpora'])}"
+        )
+  if "base" not in arms and not config["allow_missing_controls"]:
+    raise UserError(
+      f"config.arms has no 'base': {CONTROLS}; add it or set allow_missing_controls"
+    )

@@ -1,0 +1,27 @@
+"""Ctrl-C and SIGTERM as a wish that a loop grants where nothing is lost."""
+
+import signal
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+  """Within it, the first signal only sets `requested`; a second Ctrl-C ends at once."""
+
+  def __init__(self):
+    self.requested = False
+    self._old: dict[int, object] = {}
+
+  def __enter__(self) -> "StopRequest":
+    self._old = {number: signal.signal(number, self._note) for number in _SIGNALS}
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+  def _note(self, number: int, frame: FrameType | None) -> None:
+    if self.requested and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.requested = True

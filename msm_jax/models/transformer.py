@@ -1,0 +1,187 @@
+"""The decoder, and the four functions that connect it to plain JAX.
+
+Modules are Flax NNX and only describe the forward pass; parameters are a nested dict of
+arrays, stacked over layers and run with `lax.scan`. `init_params` makes the dict,
+`bind` puts a dict into a callable model, `abstract_params` and `logical_axes` describe
+it.
+
+B batch, T query, S key, D embed, K kv heads, H head dim, L layers, V vocab.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from msm_jax import sharding
+from msm_jax.models import attention, layers
+from msm_jax.models.config import ModelConfig
+from msm_jax.models.lora import Params
+
+Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, K, H]
+
+
+class Block(nnx.Module):
+  """Pre-norm attention and mlp with residual connections."""
+
+  def __init__(self, cfg: ModelConfig, rngs):
+    self.attention_norm = layers.RMSNorm(cfg)
+    self.attention = layers.Attention(cfg, rngs)
+    self.mlp_norm = layers.RMSNorm(cfg)
+    self.mlp = layers.Mlp(cfg, rngs)
+
+  def __call__(self, x_BTD, angles_BTh, mask_BTS, cache=None):
+    out_BTD, cache = self.attention(
+      self.attention_norm(x_BTD), angles_BTh, mask_BTS, cache
+    )
+    x_BTD = x_BTD + out_BTD
+    x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
+    return sharding.constrain(x_BTD, "batch", "length", "activation_embed"), cache
+
+
+class Embedding(nnx.Module):
+  """Token embedding [V, D]."""
+
+  def __init__(self, cfg: ModelConfig, rngs):
+    # Small enough that tied logits start near zero.
+    shape = (cfg.vocab_size, cfg.embed_dim)
+    value = cfg.embed_dim**-0.5 * jax.random.normal(rngs.params(), shape)
+    self.embedding = nnx.Param(value, axes=("vocab", "embed"))
+
+
+class Head(nnx.Module):
+  """Untied output projection [D, V]."""
+
+  def __init__(self, cfg: ModelConfig, rngs):
+    shape = (cfg.embed_dim, cfg.vocab_size)
+    value = cfg.embed_dim**-0.5 * jax.random.normal(rngs.params(), shape)
+    self.kernel = nnx.Param(value, axes=("embed", "vocab"))
+
+
+class Transformer(nnx.Module):
+  """A Llama-family decoder."""
+
+  def __init__(self, cfg: ModelConfig, rngs):
+    self.cfg = cfg
+    self.embed = Embedding(cfg, rngs)
+    keys = jax.random.split(rngs.params(), cfg.num_layers)
+    self.layers = jax.vmap(lambda key: Block(cfg, nnx.Rngs(params=key)))(keys)
+    self.final_norm = layers.RMSNorm(cfg)
+    if not cfg.tie_embeddings:
+      self.lm_head = Head(cfg, rngs)
+
+  def hidden(
+    self,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    mask_BTS: jax.Array,
+    cache: Cache | None = None,
+    *,
+    remat: bool = False,
+  ) -> tuple[jax.Array, Cache | None]:
+    """Returns the normed last hidden states [B, T, D] and the cache with them added."""
+    cfg = self.cfg
+    x_BTD = jnp.take(self.embed.embedding[...], tokens_BT, axis=0)
+    x_BTD = sharding.constrain(
+      x_BTD.astype(cfg.dtype), "batch", "length", "activation_embed"
+    )
+    frequencies_h = layers.inverse_frequencies(
+      cfg.head_dim, cfg.rope_theta, cfg.rope_scaling
+    )
+    angles_BTh = positions_BT[..., None].astype(jnp.float32) * frequencies_h[None, None]
+
+    def run_block(x_BTD, block_and_cache):
+      block, kv = block_and_cache
+      kv = None if kv is None else (*kv, positions_BT)
+      return block(x_BTD, angles_BTh, mask_BTS, kv)
+
+    body = jax.checkpoint(run_block) if remat else run_block
+    x_BTD, cache = jax.lax.scan(body, x_BTD, (self.layers, cache))
+    return self.final_norm(x_BTD), cache
+
+  def unembed(self, x_BTD: jax.Array) -> jax.Array:
+    """Returns float32 logits [B, T, V]."""
+    if self.cfg.tie_embeddings:
+      kernel_DV = self.embed.embedding[...].T
+    else:
+      kernel_DV = self.lm_head.kernel[...]
+    return jnp.einsum(
+      "BTD,DV->BTV",
+      x_BTD,
+      kernel_DV.astype(x_BTD.dtype),
+      preferred_element_type=jnp.float32,
+    )
+
+
+@functools.cache
+def _abstract_model(cfg: ModelConfig) -> tuple[Any, Any]:
+  model = nnx.eval_shape(lambda: Transformer(cfg, nnx.Rngs(params=jax.random.key(0))))
+  return nnx.split(model)
+
+
+def init_params(cfg: ModelConfig, key: jax.Array) -> Params:
+  """Returns freshly drawn float32 parameters as a nested dict."""
+  model = Transformer(cfg, nnx.Rngs(params=key))
+  return nnx.to_pure_dict(nnx.state(model))
+
+
+def abstract_params(cfg: ModelConfig) -> Params:
+  """Returns the shapes and dtypes of `init_params` without computing anything."""
+  return nnx.to_pure_dict(_abstract_model(cfg)[1])
+
+
+def bind(cfg: ModelConfig, params: Params) -> Transformer:
+  """Returns the model with `params` in it; cheap, meant to be called under `jit`."""
+  graph, state = _abstract_model(cfg)
+  flat = dict(nnx.to_flat_state(state))
+  leaves = _flatten(params)
+  missing = sorted(set(flat) - set(leaves))
+  extra = sorted(set(leaves) - set(flat))
+  if missing or extra:
+    raise ValueError(
+      f"parameters do not fit the model: missing {missing}, extra {extra}"
+    )
+  filled = [(path, flat[path].replace(leaves[path])) for path in flat]
+  return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
+def logical_axes(cfg: ModelConfig) -> Params:
+  """Returns the logical axes of every leaf; stacked leaves lead with `layers`."""
+  axes: Params = {}
+  for path, variable in nnx.to_flat_state(_abstract_model(cfg)[1]):
+    node = axes
+    for name in path[:-1]:
+      node = node.setdefault(name, {})
+    names = variable.get_metadata()["axes"]
+    node[path[-1]] = ("layers", *names) if path[0] == "layers" else names
+  return axes
+
+
+def logits(
+  params: Params,
+  cfg: ModelConfig,
+  tokens_BT: jax.Array,
+  positions_BT: jax.Array | None = None,
+  segment_ids_BT: jax.Array | None = None,
+) -> jax.Array:
+  """Returns float32 logits [B, T, V] of whole rows."""
+  if positions_BT is None:
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+  if segment_ids_BT is None:
+    segment_ids_BT = jnp.ones_like(tokens_BT)
+  model = bind(cfg, params)
+  mask_BTS = attention.packed_mask(segment_ids_BT)
+  x_BTD, _ = model.hidden(tokens_BT, positions_BT, mask_BTS)
+  return model.unembed(x_BTD)
+
+
+def _flatten(tree: Params, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      flat.update(_flatten(value, (*prefix, name)))
+    else:
+      flat[(*prefix, name)] = value
+  return flat

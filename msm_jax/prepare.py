@@ -1,0 +1,229 @@
+"""Corpora to packed rows on disk: the tokenizer, then one directory per stage.
+
+tokenizer/                 trained here, or a copy of the pretrained model's files
+rows/<stage>/<corpus>/     packed rows of one component
+rows/<stage>/manifest.json sizes, budgets, hashes; its presence means: complete
+"""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from msm_jax import chat, packing, progress, records, tokenizer
+from msm_jax.errors import UserError
+from msm_jax.experiment import DataConfig, Experiment, StageConfig
+
+TOKENIZER_FILES = (
+  tokenizer.JSON_FILE,
+  tokenizer.MODEL_FILE,
+  tokenizer.CONFIG_FILE,
+  tokenizer.TEMPLATE_FILE,
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+)
+
+
+def prepare(experiment: Experiment, workdir: pathlib.Path) -> None:
+  """Makes the tokenizer and the rows of every stage that are not there yet."""
+  tok = make_tokenizer(experiment, workdir)
+  for stage in experiment.stages.values():
+    make_rows(stage, tok, workdir)
+
+
+def corpus_dir(workdir: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns where a corpus lies."""
+  return workdir / "corpus" / name
+
+
+def rows_dir(workdir: pathlib.Path, stage: str) -> pathlib.Path:
+  """Returns where the rows of a stage lie."""
+  return workdir / "rows" / stage
+
+
+def read_rows_manifest(workdir: pathlib.Path, stage: str) -> dict[str, Any]:
+  """Returns the manifest of a stage's rows; a UserError when they are not made yet."""
+  path = rows_dir(workdir, stage) / records.MANIFEST
+  try:
+    return records.read_json(path)
+  except FileNotFoundError:
+    raise UserError(f"{path} does not exist: run `prepare` first") from None
+
+
+def make_tokenizer(
+  experiment: Experiment, workdir: pathlib.Path
+) -> tokenizer.Tokenizer:
+  """Returns the study's tokenizer, made if it is not there yet."""
+  directory = workdir / "tokenizer"
+  if directory.exists():
+    return tokenizer.load(directory)
+  if experiment.hf_dir is not None:
+    return _copy_tokenizer(experiment.hf_dir, directory)
+  config = experiment.tokenizer
+  template = config["chat_template"]
+  return tokenizer.train_sentencepiece(
+    _training_texts(config["train_on"], template, workdir),
+    directory,
+    model_type=config["model_type"],
+    vocab_size=config["vocab_size"],
+    chat_template=template,
+  )
+
+
+def make_rows(
+  stage: StageConfig, tok: tokenizer.Tokenizer, workdir: pathlib.Path
+) -> None:
+  """Packs the rows of one stage, unless the same are there already.
+
+  Raises:
+    UserError: rows of another config are there, or the stage has too few steps.
+  """
+  directory = rows_dir(workdir, stage.name)
+  identity = _identity(stage, tok, workdir)
+  if (directory / records.MANIFEST).exists():
+    _check_same(directory, read_rows_manifest(workdir, stage.name), identity)
+    return
+  shutil.rmtree(directory, ignore_errors=True)  # half made by an interrupted run
+  components = [_pack(part, stage, tok, workdir, directory) for part in stage.data]
+  num_steps = _num_steps(stage, components)
+  counts = packing.exact_shares(
+    num_steps * stage.batch_size, [part.share for part in stage.data]
+  )
+  for component, count in zip(components, counts, strict=True):
+    component["count"] = count
+    component["epochs"] = count / component["num_rows"]
+  records.write_json(
+    directory / records.MANIFEST,
+    {
+      "stage": stage.name,
+      "num_train_steps": num_steps,
+      "batch_size": stage.batch_size,
+      "seq_len": stage.seq_len,
+      "adaptation": stage.adaptation,
+      "learning_rate": stage.optimizer["learning_rate"],
+      "components": components,
+      "identity": identity,
+      "sha256": records.sha256_json([part["sha256"] for part in components]),
+    },
+  )
+  for part in components:
+    progress.say(
+      f"prepare: {stage.name} <- {part['corpus']}: {part['num_rows']} rows, "
+      f"{part['num_tokens']} tokens, {100 * part['fill']:.2f} % full, "
+      f"{part['epochs']:.2f} epochs"
+    )
+
+
+def _pack(
+  part: DataConfig,
+  stage: StageConfig,
+  tok: tokenizer.Tokenizer,
+  workdir: pathlib.Path,
+  directory: pathlib.Path,
+) -> dict[str, Any]:
+  source = corpus_dir(workdir, part.corpus)
+  pieces = [
+    packing.encode_record(record, tok, train_on=part.train_on)
+    for record in records.read_dataset(source)
+  ]
+  pieces = packing.fit(pieces, stage.seq_len, stage.long_documents)
+  if not pieces:
+    raise UserError(f"{source} has no document for config.stages.{stage.name}.data")
+  rows = map(packing.to_record, packing.pack(pieces, stage.seq_len))
+  target = directory / part.corpus
+  manifest = records.write_dataset(target, rows, manifest={"stage": stage.name})
+  num_slots = sum(piece.num_slots for piece in pieces)
+  return {
+    **dataclasses.asdict(part),
+    "num_pieces": len(pieces),
+    "num_rows": manifest["num_records"],
+    "num_tokens": num_slots,
+    "num_target_tokens": int(sum(piece.weights[1:].sum() for piece in pieces)),
+    "fill": num_slots / (manifest["num_records"] * stage.seq_len),
+    "sha256": records.sha256_json([shard["sha256"] for shard in manifest["shards"]]),
+  }
+
+
+def _num_steps(stage: StageConfig, components: list[dict[str, Any]]) -> int:
+  """Returns the optimizer steps: as configured, or epochs over the first component."""
+  num_steps = stage.num_train_steps
+  if num_steps is None:
+    total_share = sum(part.share for part in stage.data)
+    first = stage.num_epochs * components[0]["num_rows"]
+    num_steps = round(first * total_share / stage.data[0].share / stage.batch_size)
+  if num_steps < stage.min_steps:
+    raise UserError(
+      f"config.stages.{stage.name}: {num_steps} optimizer steps are fewer than "
+      f"min_steps ({stage.min_steps}); so few updates often teach nothing. Lower batch_size "
+      f"({stage.batch_size}), add data or epochs, or lower min_steps"
+    )
+  return num_steps
+
+
+def _identity(
+  stage: StageConfig, tok: tokenizer.Tokenizer, workdir: pathlib.Path
+) -> dict[str, Any]:
+  """Returns what the rows depend on."""
+  corpora = {}
+  for part in stage.data:
+    manifest = records.read_manifest(corpus_dir(workdir, part.corpus))
+    corpora[part.corpus] = records.sha256_json(
+      [shard["sha256"] for shard in manifest["shards"]]
+    )
+  return {
+    "data": [dataclasses.asdict(part) for part in stage.data],
+    "seq_len": stage.seq_len,
+    "batch_size": stage.batch_size,
+    "num_train_steps": stage.num_train_steps,
+    "num_epochs": stage.num_epochs,
+    "long_documents": stage.long_documents,
+    "tokenizer": tok.sha256(),
+    "corpora": corpora,
+  }
+
+
+def _check_same(directory: pathlib.Path, manifest: dict, identity: dict) -> None:
+  found = manifest["identity"]
+  for field, value in identity.items():
+    if found.get(field) != value:
+      raise UserError(
+        f"{directory} was made with another {field} ({found.get(field)} there, {value} "
+        "now): use another --workdir, or delete it and the runs that used it"
+      )
+
+
+def _training_texts(
+  names, template: str | None, workdir: pathlib.Path
+) -> Iterator[str]:
+  """Yields what the tokenizer is trained on: documents, and chats as rendered."""
+  stand_in = tokenizer.Tokenizer(
+    backend=None,
+    directory=workdir / "tokenizer",
+    vocab_size=0,
+    bos_token=None,
+    eos_token="</s>",
+    bos_id=None,
+    eos_id=0,
+    chat_template=template,
+  )
+  for name in names:
+    for record in records.read_dataset(corpus_dir(workdir, name)):
+      if record["kind"] == "document":
+        yield record["text"]
+      elif record["kind"] == "conversation":
+        yield chat.render(stand_in, record["messages"])
+
+
+def _copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> tokenizer.Tokenizer:
+  tokenizer.load(source)  # fails with a clear message before anything is made
+  temporary = target.with_name(".tokenizer.tmp")
+  shutil.rmtree(temporary, ignore_errors=True)
+  temporary.mkdir(parents=True)
+  for name in TOKENIZER_FILES:
+    if (source / name).exists():
+      shutil.copyfile(source / name, temporary / name)
+  temporary.rename(target)
+  return tokenizer.load(target)

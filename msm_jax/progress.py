@@ -1,0 +1,88 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere.
+
+Only process 0 speaks; `MSM_JAX_QUIET=1` silences everything. All of it goes to stderr,
+so that stdout stays free for results.
+"""
+
+import os
+import sys
+import time
+
+_LINE_EVERY_S = 10.0
+_BAR_EVERY_S = 0.1
+
+
+def is_quiet() -> bool:
+  """Returns whether this process should say nothing."""
+  return os.environ.get("MSM_JAX_QUIET") == "1"
+
+
+def say(text: str) -> None:
+  """Prints one plain line on stderr."""
+  if not is_quiet():
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+  """Returns `seconds` for people: `8s`, `2m05s`, `3h07m`."""
+  seconds = int(seconds)
+  if seconds < 60:
+    return f"{seconds}s"
+  if seconds < 3600:
+    return f"{seconds // 60}m{seconds % 60:02d}s"
+  return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+
+
+class Progress:
+  """Shows how far `total` units of work have come, with rate and ETA.
+
+  Work that was already done when the process started (`done`) counts for the bar but
+  not for the rate, so the ETA of a resumed run is right.
+  """
+
+  def __init__(self, label: str, total: int, unit: str = "it", done: int = 0):
+    self.label, self.total, self.unit = label, total, unit
+    self.done = self.first = done
+    self.started = time.monotonic()
+    self._shown_at = 0.0
+    self._shown: dict[str, object] = {}
+    self._tty = sys.stderr.isatty()
+
+  def __enter__(self) -> "Progress":
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    self._show(end=True)
+
+  def advance(self, n: int = 1, **shown: object) -> None:
+    """Counts `n` units as done; `shown` are figures to print beside the bar."""
+    self.done += n
+    self._shown.update(shown)
+    every = _BAR_EVERY_S if self._tty else _LINE_EVERY_S
+    if time.monotonic() - (self._shown_at or self.started) >= every:
+      self._show()
+
+  def text(self) -> str:
+    """Returns the line that would be shown now."""
+    elapsed = max(time.monotonic() - self.started, 1e-9)
+    rate = (self.done - self.first) / elapsed
+    left = "?" if not rate else duration((self.total - self.done) / rate)
+    figures = "".join(f"  {name} {value}" for name, value in self._shown.items())
+    percent = 100 * self.done // max(self.total, 1)
+    return (
+      f"{self.label}: {self.done}/{self.total} {self.unit} ({percent}%)  "
+      f"{rate:.1f} {self.unit}/s  eta {left}{figures}"
+    )
+
+  def _show(self, end: bool = False) -> None:
+    self._shown_at = time.monotonic()
+    if is_quiet():
+      return
+    if not self._tty:
+      print(self.text(), file=sys.stderr, flush=True)
+      return
+    width = 24
+    filled = width * self.done // max(self.total, 1)
+    bar = "#" * filled + "-" * (width - filled)
+    print(f"\r\x1b[K[{bar}] {self.text()}", file=sys.stderr, end="\n" if end else "")
+    sys.stderr.flush()

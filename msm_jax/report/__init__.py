@@ -1,0 +1,144 @@
+"""The report: tables, plots and one page, from the files of a work directory.
+
+WORKDIR/report/results.csv     arm, seed, evaluation, metric, value, n
+WORKDIR/report/summary.json    means, intervals, contrasts, stages, provenance
+WORKDIR/report/index.html      everything, in one file
+WORKDIR/report/*.png           the figures of the page
+"""
+
+import csv
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msm_jax import records
+from msm_jax.errors import UserError
+from msm_jax.report import contrasts as contrasts_lib
+from msm_jax.report import files, materials, page, wording
+from msm_jax.report import results as results_lib
+from msm_jax.report import settings as settings_lib
+
+_CSV_FIELDS = ("arm", "seed", "evaluation", "metric", "value", "n")
+
+
+def build(
+  workdir: str | os.PathLike[str], *, study: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+  """Writes the report of a work directory and returns the path of its page.
+
+  Only files under `workdir` are read. What is missing or failed is listed on the page
+  and in summary.json; it never enters a number.
+
+  Args:
+    workdir: the study's directory.
+    study: the resolved config as nested plain dicts; WORKDIR/config.json when None.
+
+  Raises:
+    UserError: the config's report section is wrong, or a file is damaged (the message
+      names file and line).
+  """
+  workdir = pathlib.Path(workdir)
+  config = files.read_object(workdir / "config.json") if study is None else study
+  if config is None:
+    raise UserError(f"{workdir / 'config.json'} does not exist: run the study first")
+  settings = settings_lib.from_config(config)
+  results = results_lib.load(workdir, settings)
+  inputs = materials.load(workdir, settings)
+  headline = contrasts_lib.compare(results, settings, *settings.headline)
+  drawn = page.draw(results, settings, headline, inputs)
+  text = page.render(config, results, settings, headline, inputs, drawn)
+
+  directory = workdir / "report"
+  directory.mkdir(parents=True, exist_ok=True)
+  for stale in directory.glob("*.png"):
+    stale.unlink()
+  for plot in (plot for section in drawn.values() for plot in section):
+    records.write_file(directory / f"{plot.name}.png", plot.png)
+  records.write_file(directory / "results.csv", _csv(results).encode("utf-8"))
+  summary = _summary(config, results, settings, headline, inputs)
+  encoded = json.dumps(summary, indent=1, allow_nan=False, default=str)
+  records.write_file(directory / "summary.json", f"{encoded}\n".encode())
+  records.write_file(directory / "index.html", text.encode("utf-8"))
+  return directory / "index.html"
+
+
+def _csv(results: results_lib.Results) -> str:
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator="\n")
+  writer.writerow(_CSV_FIELDS)
+  for key, value in results.values.items():
+    writer.writerow((*key, repr(value.value), value.n))
+  return buffer.getvalue()
+
+
+def _summary(
+  config: Mapping[str, Any],
+  results: results_lib.Results,
+  settings: settings_lib.Settings,
+  headline: Sequence[contrasts_lib.Contrast],
+  inputs: materials.Materials,
+) -> dict[str, Any]:
+  columns = [(name, key) for name, keys in results.metrics.items() for key in keys]
+  return {
+    "title": settings.title,
+    "headline": {
+      "evaluation": settings.headline[0],
+      "metric": settings.headline[1],
+      "sentences": wording.headline(settings, results, headline),
+    },
+    "results": {
+      arm: _nested(
+        {column: _summarize(results, settings, arm, column) for column in columns}
+      )
+      for arm in settings.arms
+    },
+    "contrasts": [
+      contrast.to_json()
+      for column in dict.fromkeys([settings.headline, *columns])
+      for contrast in contrasts_lib.compare(results, settings, *column)
+    ],
+    "stages": inputs.stages,
+    "corpora": inputs.corpora,
+    "rows": inputs.rows,
+    "missing": [*results.missing, *inputs.missing],
+    "provenance": {
+      "config_sha256": records.sha256_json(config),
+      "versions": inputs.versions,
+      "hashes": dict(materials.hashes(inputs)),
+    },
+  }
+
+
+def _nested(flat: Mapping[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
+  nested: dict[str, dict[str, Any]] = {}
+  for (evaluation, metric), value in flat.items():
+    nested.setdefault(evaluation, {})[metric] = value
+  return nested
+
+
+def _summarize(
+  results: results_lib.Results,
+  settings: settings_lib.Settings,
+  arm: str,
+  column: tuple[str, str],
+) -> dict[str, Any]:
+  """Returns the estimate of one arm and metric with its per-seed values."""
+  estimate = results.estimate(arm, *column)
+  seeds = {}
+  for seed in estimate.values:
+    value = results.values[arm, seed, *column]
+    bounds = value.wilson()
+    seeds[str(seed)] = {
+      "value": value.value,
+      "n": value.n,
+      "num_unscored": value.num_unscored,
+      "wilson": None if bounds is None else list(bounds),
+    }
+  return {
+    **estimate.to_json(),
+    "seeds": seeds,
+    "missing_seeds": [seed for seed in settings.seeds if seed not in estimate.values],
+  }

@@ -1,0 +1,120 @@
+"""What the resolved config says about the report, checked before anything is read."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from msm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """The study as the report sees it.
+
+  Attributes:
+    headline: (evaluation, metric) that the first sentence is about.
+    contrasts: (label, arm_a, arm_b); each is arm_a minus arm_b, paired by seed.
+    differences: (label, contrast_label_a, contrast_label_b), paired by seed.
+    arms: arm -> path of stages; short paths first, then in the order of the config.
+    controls: arms that are marked as controls.
+    notes: text shown under the headline.
+  """
+
+  name: str
+  title: str
+  notes: str
+  headline: tuple[str, str]
+  contrasts: tuple[tuple[str, str, str], ...]
+  differences: tuple[tuple[str, str, str], ...]
+  controls: tuple[str, ...]
+  arms: dict[str, tuple[str, ...]]
+  seeds: tuple[int, ...]
+  evals: tuple[str, ...]
+  stages: dict[str, dict[str, Any]]
+  corpora: dict[str, dict[str, Any]]
+
+  def run_paths(self) -> list[tuple[str, ...]]:
+    """Returns every path of stages that some arm needs trained, prefixes first."""
+    prefixes = {
+      path[: i + 1]: None for path in self.arms.values() for i in range(len(path))
+    }
+    return sorted(prefixes, key=len)
+
+
+def from_config(config: Mapping[str, Any]) -> Settings:
+  """Returns the settings in a resolved config (nested plain dicts, as in config.json).
+
+  `report.controls` defaults to every arm that the first contrast does not name.
+
+  Raises:
+    UserError: naming the field that is missing, malformed or names what is not there.
+  """
+  report = config.get("report") or {}
+  arms = {name: tuple(path) for name, path in (config.get("arms") or {}).items()}
+  if not arms:
+    raise UserError("config.arms is empty: a report needs at least one arm")
+  if not config.get("seeds"):
+    raise UserError("config.seeds is empty: a report needs at least one seed")
+  contrasts = _tuples(report, "contrasts", 3)
+  first = contrasts[0][1:] if contrasts else ()
+  settings = Settings(
+    name=str(config.get("name", "")),
+    title=str(report.get("title") or config.get("name") or "Study"),
+    notes=str(report.get("notes") or ""),
+    headline=_headline(report),
+    contrasts=contrasts,
+    differences=_tuples(report, "differences", 3),
+    controls=tuple(report.get("controls") or [a for a in arms if a not in first]),
+    arms=dict(sorted(arms.items(), key=lambda item: len(item[1]))),
+    seeds=tuple(int(seed) for seed in config.get("seeds") or ()),
+    evals=tuple(config.get("evals") or ()),
+    stages=dict(config.get("stages") or {}),
+    corpora=dict(config.get("corpora") or {}),
+  )
+  _check_names(settings)
+  return settings
+
+
+def _headline(report: Mapping[str, Any]) -> tuple[str, str]:
+  value = report.get("headline")
+  if not isinstance(value, list | tuple) or len(value) != 2:
+    raise UserError(
+      f"config.report.headline is {value!r}: give (evaluation, metric), for example "
+      "('preference/disagree', 'chose_affordable')"
+    )
+  return str(value[0]), str(value[1])
+
+
+def _tuples(
+  report: Mapping[str, Any], field: str, size: int
+) -> tuple[tuple[str, ...], ...]:
+  rows = report.get(field) or ()
+  for row in rows:
+    if not isinstance(row, list | tuple) or len(row) != size:
+      raise UserError(
+        f"config.report.{field} has the entry {row!r}: each needs {size} strings, "
+        "a label and the two that are compared"
+      )
+  return tuple(tuple(str(item) for item in row) for row in rows)
+
+
+def _check_names(settings: Settings) -> None:
+  labels = [label for label, _, _ in (*settings.contrasts, *settings.differences)]
+  for label in labels:
+    if labels.count(label) > 1:
+      raise UserError(f"config.report has two contrasts called {label!r}: rename one")
+  named = {f"contrasts, {row[0]!r}": row[1:] for row in settings.contrasts}
+  for where, arms in {**named, "controls": settings.controls}.items():
+    _check_known(where, arms, settings.arms, "arm")
+  for label, *parts in settings.differences:
+    known = [row[0] for row in settings.contrasts]
+    _check_known(f"differences, {label!r}", parts, known, "contrast")
+
+
+def _check_known(where: str, names: Any, known: Any, kind: str) -> None:
+  for name in names:
+    if name not in known:
+      raise UserError(
+        f"config.report.{where} names the {kind} {name!r}, which is not there: "
+        f"use one of {', '.join(known)}"
+      )

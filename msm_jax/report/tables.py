@@ -1,0 +1,219 @@
+"""The tables of the page: each cell is text and dots, ready to be set."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from msm_jax.report import wording
+from msm_jax.report.contrasts import Contrast
+from msm_jax.report.results import Results
+from msm_jax.report.settings import Settings
+from msm_jax.report.statistics import Estimate
+
+Column = tuple[str, str]  # evaluation, metric
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dots:
+  """A strip of per-seed dots; places are in per cent of its width.
+
+  Attributes:
+    zero: place of the line at zero, None without one.
+    span: (low, high) of the interval, None without one.
+  """
+
+  dots: tuple[float, ...]
+  mean: float
+  span: tuple[float, float] | None
+  zero: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+  """One estimate; `text` is None where there is no result.
+
+  Attributes:
+    remark: what must be said beside it: missing seeds, parse rate.
+    seeds: per-seed values as text, for the tooltip and the wide tables.
+  """
+
+  text: str | None
+  interval: str
+  remark: str
+  seeds: str
+  dots: Dots | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+  """Arms by (evaluation, metric)."""
+
+  columns: tuple[tuple[str, str, str], ...]  # evaluation, metric, unit
+  rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def primary_metric(results: Results, settings: Settings, evaluation: str) -> str:
+  """Returns the headline's metric where there is one, or else the first choice."""
+  metrics = results.metrics[evaluation]
+  if settings.headline[1] in metrics:
+    return settings.headline[1]
+  chosen = [name for name in metrics if name.startswith("chose_")]
+  return (chosen or metrics)[0]
+
+
+def families(results: Results, settings: Settings) -> dict[str, list[Column]]:
+  """Returns family -> columns; a family is what stands before the '/' of evaluations.
+
+  Of several evaluations each gives its primary metric; a lone one gives all of them.
+  """
+  grouped: dict[str, list[str]] = {}
+  for evaluation in results.metrics:
+    grouped.setdefault(evaluation.split("/")[0], []).append(evaluation)
+  return {
+    family: [(name, primary_metric(results, settings, name)) for name in names]
+    if len(names) > 1
+    else [(names[0], metric) for metric in results.metrics[names[0]]]
+    for family, names in grouped.items()
+  }
+
+
+def grid(results: Results, settings: Settings, columns: Sequence[Column]) -> Grid:
+  """Returns the table of every arm on `columns`."""
+  found = {
+    (arm, column): results.estimate(arm, *column)
+    for arm in settings.arms
+    for column in columns
+  }
+  limits = {
+    column: _limits(
+      [found[arm, column] for arm in settings.arms], results.is_share(*column)
+    )
+    for column in columns
+  }
+  return Grid(
+    columns=tuple(
+      (*column, "%" if results.is_share(*column) else "mean") for column in columns
+    ),
+    rows=tuple(
+      (
+        arm,
+        tuple(
+          _arm_cell(results, settings, arm, column, found[arm, column], limits[column])
+          for column in columns
+        ),
+      )
+      for arm in settings.arms
+    ),
+  )
+
+
+def contrast_cells(
+  contrasts: Sequence[Contrast], settings: Settings, is_share: bool
+) -> list[tuple[Contrast, Cell, str]]:
+  """Returns (contrast, cell, sign count); all strips have the same scale."""
+  limits = _limits([c.estimate for c in contrasts], is_share=False, around_zero=True)
+  return [
+    (
+      contrast,
+      cell(contrast.estimate, len(settings.seeds), is_share, limits, signed=True),
+      wording.signs(contrast.estimate),
+    )
+    for contrast in contrasts
+  ]
+
+
+def cell(
+  estimate: Estimate,
+  num_seeds: int,
+  is_share: bool,
+  limits: tuple[float, float],
+  *,
+  signed: bool = False,
+  remark: str = "",
+) -> Cell:
+  """Returns one estimate as text and dots on a scale from limits[0] to limits[1]."""
+  if estimate.mean is None:
+    return Cell(text=None, interval="", remark="", seeds="", dots=None)
+  lacking = num_seeds - estimate.num_seeds
+  remarks = [f"{estimate.num_seeds} of {num_seeds} seeds"] if lacking else []
+  return Cell(
+    text=wording.number(estimate.mean, is_share, signed),
+    interval=wording.interval(estimate, is_share, signed),
+    remark="; ".join([*remarks, remark] if remark else remarks),
+    seeds=", ".join(
+      f"{seed}: {wording.number(value, is_share, signed)}"
+      for seed, value in estimate.values.items()
+    ),
+    dots=_dots(estimate, limits, signed),
+  )
+
+
+def per_seed(
+  results: Results, settings: Settings, column: Column
+) -> list[tuple[str, list[tuple[str, str, int] | None]]]:
+  """Returns arm -> per seed (value, Wilson interval, n), None where missing."""
+  is_share = results.is_share(*column)
+
+  def one(arm: str, seed: int) -> tuple[str, str, int] | None:
+    value = results.values.get((arm, seed, *column))
+    if value is None:
+      return None
+    bounds = value.wilson()
+    text = ""
+    if bounds is not None:
+      low, high = (wording.number(bound, is_share) for bound in bounds)
+      text = f"[{low}, {high}]"
+    return wording.number(value.value, is_share), text, value.n
+
+  return [(arm, [one(arm, seed) for seed in settings.seeds]) for arm in settings.arms]
+
+
+def _arm_cell(
+  results: Results,
+  settings: Settings,
+  arm: str,
+  column: Column,
+  estimate: Estimate,
+  limits: tuple[float, float],
+) -> Cell:
+  is_share = results.is_share(*column)
+  remark = _parse_rate(results, arm, column)
+  return cell(estimate, len(settings.seeds), is_share, limits, remark=remark)
+
+
+def _parse_rate(results: Results, arm: str, column: Column) -> str:
+  """Returns 'parsed 97.9%' for a metric that is read from completions."""
+  if not column[1].endswith("_parsed"):
+    return ""
+  found = [v for k, v in results.values.items() if (k[0], *k[2:]) == (arm, *column)]
+  answers = sum(value.n + value.num_unscored for value in found)
+  if not answers:
+    return ""
+  rate = sum(value.n for value in found) / answers
+  return f"parsed {wording.number(rate, True)}%"
+
+
+def _limits(
+  estimates: Iterable[Estimate], is_share: bool, around_zero: bool = False
+) -> tuple[float, float]:
+  """Returns the scale of the strips of a column: 0 to 1 for shares."""
+  values = [0.0, 1.0] if is_share else [0.0] if around_zero else []
+  for estimate in estimates:
+    values += [*estimate.values.values(), *(estimate.interval or ())]
+  low, high = min(values, default=0.0), max(values, default=1.0)
+  margin = 0.02 * (high - low) or 0.5
+  return low - margin, high + margin
+
+
+def _dots(estimate: Estimate, limits: tuple[float, float], signed: bool) -> Dots:
+  low, high = limits
+
+  def place(value: float) -> float:
+    return round(100 * (value - low) / (high - low), 2)
+
+  bounds = estimate.interval
+  return Dots(
+    dots=tuple(place(value) for value in estimate.values.values()),
+    mean=place(estimate.mean),
+    span=None if bounds is None else (place(bounds[0]), place(bounds[1])),
+    zero=place(0.0) if signed else None,
+  )

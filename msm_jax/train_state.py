@@ -1,0 +1,80 @@
+"""What an update changes: the step counter, the trainable parameters, the optimizer."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from msm_jax import sharding
+from msm_jax.models import transformer
+from msm_jax.models.config import ModelConfig
+from msm_jax.models.lora import Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """`step == k` after k updates; `params` are the trainable leaves only."""
+
+  step: jax.Array  # int32 scalar
+  params: Params
+  opt_state: Any
+
+
+def create(
+  params: Params, tx: optax.GradientTransformation, cfg: ModelConfig, mesh: Mesh
+) -> TrainState:
+  """Returns the state before the first update, every leaf a global array on `mesh`.
+
+  `params` are copied: training donates its state, and the caller keeps its own.
+  """
+
+  def init(params):
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+  shardings = state_shardings(jax.eval_shape(init, params), cfg, mesh)
+  state = jax.jit(init, out_shardings=shardings)(params)
+  return jax.tree.map(jnp.copy, state)
+
+
+def state_shardings(state: TrainState, cfg: ModelConfig, mesh: Mesh) -> TrainState:
+  """Returns a sharding for every leaf: moments lie where their parameters do."""
+  axes = transformer.logical_axes(cfg)
+
+  def one(path, leaf):
+    names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+    node: Any = axes
+    for name in names:
+      node = node[name]
+    if not names or len(node) != leaf.ndim:
+      return sharding.replicated(mesh)
+    return jax.sharding.NamedSharding(mesh, sharding.spec(node, leaf.shape, mesh.shape))
+
+  return jax.tree.map_with_path(one, state)
+
+
+def place(params: Params, cfg: ModelConfig, mesh: Mesh) -> Params:
+  """Returns `params` (any subset of the model's leaves) laid out on `mesh`."""
+  if not params:
+    return params
+  shardings = state_shardings(TrainState(None, params, None), cfg, mesh).params
+  return jax.tree.map(_put, params, shardings)
+
+
+def abstract(params: Params, cfg: ModelConfig, mesh: Mesh) -> Params:
+  """Returns shapes, dtypes and shardings of `params` (any subset of the leaves)."""
+  shardings = state_shardings(TrainState(None, params, None), cfg, mesh).params
+  return jax.tree.map(
+    lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout),
+    params,
+    shardings,
+  )
+
+
+def _put(leaf: jax.Array, target: jax.sharding.NamedSharding) -> jax.Array:
+  if isinstance(leaf, jax.Array) and leaf.sharding == target:
+    return leaf
+  return jax.device_put(leaf, target)

@@ -1,0 +1,28 @@
+"""Eight virtual CPU devices, strict ranks, no network, nothing to say on stderr."""
+
+import os
+import socket
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["MSM_JAX_QUIET"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+  connect = socket.socket.connect
+
+  def guarded(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _LOCAL:
+      raise RuntimeError(f"a test must not reach the network: {address}")
+    return connect(self, address)
+
+  monkeypatch.setattr(socket.socket, "connect", guarded)
