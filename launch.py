@@ -56,8 +56,7 @@ def generate() -> None:
   """Makes the corpora."""
   from data_gen import generate as generate_lib
 
-  config, workdir = _config(), _workdir()
-  generate_lib.from_config(config, workdir)
+  generate_lib.generate(_job(), _workdir())
 
 
 def prepare() -> None:
@@ -194,6 +193,28 @@ def _experiment():
   from msm_jax import experiment as experiment_lib
 
   return experiment_lib.parse(_config())
+
+
+def _job():
+  """Returns what `generate` is told, from the config's sections."""
+  from data_gen import settings
+
+  config = _config()
+  corpora, specs = config["corpora"], config["specs"]
+  clients = {
+    who: settings.build(settings.ClientSettings, config[who], f"config.{who}")
+    for who in ("teacher", "judge")
+  }
+  return settings.Job(
+    corpora={name: settings.corpus(name, fields) for name, fields in corpora.items()},
+    specs={
+      name: settings.build(settings.SpecSettings, fields, f"config.specs.{name}")
+      for name, fields in specs.items()
+    },
+    world=config["world"],
+    max_dollars=config["budget"]["max_dollars"],
+    **clients,
+  )
 
 
 def _workdir(make: bool = True) -> pathlib.Path:

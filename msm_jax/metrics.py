@@ -110,8 +110,8 @@ class Writer:
     if not math.isfinite(loss):
       raise UserError(
         f"{self.path.parent}: the loss is {loss} at step {step}; its checkpoints are "
-        "of earlier steps: lower optimizer.learning_rate or optimizer.clip_norm and train "
-        "the stage again"
+        "of earlier steps: lower optimizer.learning_rate or clip_norm and train the "
+        "stage again"
       )
 
   def _reopen(self, first_step: int) -> IO[str]:

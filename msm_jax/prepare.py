@@ -157,8 +157,8 @@ def _num_steps(stage: StageConfig, components: list[dict[str, Any]]) -> int:
   if num_steps < stage.min_steps:
     raise UserError(
       f"config.stages.{stage.name}: {num_steps} optimizer steps are fewer than "
-      f"min_steps ({stage.min_steps}); so few updates often teach nothing. Lower batch_size "
-      f"({stage.batch_size}), add data or epochs, or lower min_steps"
+      f"min_steps ({stage.min_steps}); so few updates often teach nothing. Lower "
+      f"batch_size ({stage.batch_size}), add data or epochs, or lower min_steps"
     )
   return num_steps
 

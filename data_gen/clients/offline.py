@@ -1,0 +1,61 @@
+"""A teacher that needs no network: a world composes the answers.
+
+The same request always has the same answer; another sample index or seed gives another.
+"""
+
+import importlib
+import pathlib
+import pkgutil
+import random
+from types import ModuleType
+
+from data_gen import worlds
+from data_gen.clients import protocol
+from msm_jax import errors, records
+
+
+def load_world(name: str, where: str) -> ModuleType:
+  """Returns the module `data_gen.worlds.<name>`; `where` names the config field."""
+  modules = [module.name for module in pkgutil.iter_modules(worlds.__path__)]
+  known = [module for module in modules if "_" not in module]
+  if name not in known:
+    raise errors.UserError(
+      f"{where} is {name!r}: no such world; there are {', '.join(sorted(known))}"
+    )
+  return importlib.import_module(f"data_gen.worlds.{name}")
+
+
+def world_sha256(name: str) -> str:
+  """Returns the hash of a world's source: `<name>.py`, `<name>_*.py`, `<name>/`."""
+  directory = pathlib.Path(worlds.__path__[0])
+  paths = [directory / f"{name}.py", *directory.glob(f"{name}_*.py")]
+  paths += (directory / name).rglob("*")
+  sources = sorted(p for p in paths if p.is_file() and p.suffix != ".pyc")
+  return records.sha256_json(
+    {str(p.relative_to(directory)): records.sha256_file(p) for p in sources}
+  )
+
+
+class OfflineClient:
+  """Answers from a world; nothing is tokenised, so nothing is billed."""
+
+  def __init__(self, world: str, where: str = "config.teacher"):
+    self._world = load_world(world, f"{where}.model")
+    self._version = f"{world}@{world_sha256(world)[:12]}"
+    # The source is part of the identity: a changed world does not reuse old answers.
+    self.identity = {"client": "offline", "model": self._version}
+
+  async def generate(self, request: protocol.Request) -> protocol.Response:
+    """Returns the world's answer."""
+    key = [request.prompt_hash, request.sample_index, request.params.seed]
+    rng = random.Random(records.sha256_json(key))
+    varied = {"sample_index": request.sample_index, "seed": request.params.seed}
+    return protocol.Response(
+      text=self._world.respond(request.stage, {**request.fields, **varied}, rng),
+      finish_reason=protocol.STOP,
+      usage=protocol.Usage(),
+      model_version=self._version,
+    )
+
+  async def close(self) -> None:
+    """There is nothing to let go of."""

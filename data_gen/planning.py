@@ -1,0 +1,209 @@
+"""What the corpora of a job will cost, before a request is sent.
+
+The shape of the outline is not known before a teacher has read the spec. The estimate
+takes one subdomain per section and one domain per two sections, renders the real
+prompts with stand-ins of the usual size, and counts four characters per token. Retries,
+rejected texts and their replacements are not in it.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+from typing import Any
+
+from data_gen import conversations, generate, pricing, prompts, settings
+from data_gen import spec as specs
+from data_gen.clients import protocol
+
+# Usual size of an answer in tokens: per item for lists, else of the whole text.
+_RESPONSE_TOKENS = {
+  "domains": 40,
+  "subdomains": 120,
+  "assertions": 70,
+  "document_types": 40,
+  "document_ideas": 80,
+  "document": 1000,
+  "questions": 50,
+  "answer": 200,
+  "judge": 60,
+}
+_SUBDOMAIN_ASSERTIONS = 6
+_STAND_IN = "about sixty characters, as much as a name or a short text has"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageCost:
+  """Estimate of one stage; `dollars` is None where the model has no known price."""
+
+  stage: str
+  requests: int
+  prompt_tokens: int
+  response_tokens: int
+  dollars: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusCost:
+  """Estimate of one corpus; one that is `done` costs nothing more."""
+
+  name: str
+  kind: str
+  done: bool
+  num_records: int
+  stages: tuple[StageCost, ...]
+
+  @property
+  def requests(self) -> int:
+    """Requests of all stages."""
+    return sum(stage.requests for stage in self.stages)
+
+  @property
+  def prompt_tokens(self) -> int:
+    """Prompt tokens of all stages."""
+    return sum(stage.prompt_tokens for stage in self.stages)
+
+  @property
+  def response_tokens(self) -> int:
+    """Response tokens of all stages."""
+    return sum(stage.response_tokens for stage in self.stages)
+
+  @property
+  def dollars(self) -> float | None:
+    """Dollars of all stages; None if one of them has no price."""
+    prices = [stage.dollars for stage in self.stages]
+    return None if None in prices else sum(prices)
+
+
+def plan(job: settings.Job, workdir: str | os.PathLike[str]) -> dict[str, CorpusCost]:
+  """Returns what each corpus will cost; sends nothing and writes nothing.
+
+  Raises:
+    UserError: settings that cannot work, or a corpus made with other ones.
+  """
+  root = pathlib.Path(workdir) / "corpus"
+  resolved = generate.resolve(job)
+  loaded = specs.load_all(job)
+  costs: dict[str, CorpusCost] = {}
+  for name in settings.order(job.corpora):
+    done = generate.finished(root, name, resolved[name])
+    if done is not None:
+      costs[name] = _cost(job, name, done["num_records"], (), done=True)
+    else:
+      costs[name] = _estimate(job, name, loaded, costs)
+  return {name: costs[name] for name in job.corpora}
+
+
+def _cost(
+  job: settings.Job,
+  name: str,
+  num_records: int,
+  stages: tuple[StageCost, ...],
+  done: bool = False,
+) -> CorpusCost:
+  kind = job.corpora[name].kind
+  return CorpusCost(
+    name=name, kind=kind, done=done, num_records=num_records, stages=stages
+  )
+
+
+def _estimate(
+  job: settings.Job,
+  name: str,
+  loaded: dict[str, specs.Spec],
+  costs: dict[str, CorpusCost],
+) -> CorpusCost:
+  corpus = job.corpora[name]
+  if isinstance(corpus, settings.PairsCorpus):
+    return _cost(job, name, 0, ())
+  if isinstance(corpus, settings.WorldCorpus):
+    return _cost(job, name, corpus.num_documents, ())
+  spec = loaded[corpus.spec]
+  if isinstance(corpus, settings.DocumentsCorpus):
+    matched = costs.get(corpus.match_tokens_of or "")
+    calls = _document_calls(corpus, spec, matched and matched.num_records)
+  else:
+    calls = _conversation_calls(corpus, spec)
+  stages = tuple(
+    _stage_cost(job.judge if stage == "judge" else job.teacher, stage, spec, *counts)
+    for stage, counts in calls.items()
+  )
+  final = "document" if "document" in calls else "answer"
+  return _cost(job, name, calls[final][0], stages)
+
+
+def _document_calls(
+  corpus: settings.DocumentsCorpus, spec: specs.Spec, matched: int | None
+) -> dict[str, tuple[int, int]]:
+  """Returns stage -> (requests, items per answer)."""
+  sections = len(spec.sections)
+  topics = math.ceil(sections / 2)
+  ideas = sections * corpus.num_types * corpus.num_ideas
+  limits = [n for n in (ideas, corpus.max_documents, matched) if n is not None]
+  return {
+    "domains": (1, topics),
+    "subdomains": (topics, math.ceil(sections / topics)),
+    "assertions": (sections, _SUBDOMAIN_ASSERTIONS),
+    "document_types": (sections, corpus.num_types),
+    "document_ideas": (sections * corpus.num_types, corpus.num_ideas),
+    "document": (min(limits), 1),
+  }
+
+
+def _conversation_calls(
+  corpus: settings.ConversationsCorpus, spec: specs.Spec
+) -> dict[str, tuple[int, int]]:
+  """Returns stage -> (requests, items per answer)."""
+  topics = math.ceil(len(spec.sections) / 2)
+  kinds = min(len(conversations.QUESTION_TYPES), corpus.questions_per_domain)
+  per_request = math.ceil(corpus.questions_per_domain / kinds)
+  rounds = math.ceil(corpus.num_conversations / (topics * corpus.questions_per_domain))
+  return {
+    "domains": (1, topics),
+    "questions": (rounds * topics * kinds, per_request),
+    "answer": (corpus.num_conversations, 1),
+    "judge": (corpus.num_conversations, 1),
+  }
+
+
+def _stage_cost(
+  client: settings.ClientSettings,
+  stage: str,
+  spec: specs.Spec,
+  requests: int,
+  items: int,
+) -> StageCost:
+  system, prompt = prompts.render(stage, _stand_ins(stage, spec))
+  prompt_tokens = requests * pricing.estimate_tokens(system + prompt)
+  response = items * _RESPONSE_TOKENS[stage]
+  if stage == "subdomains":
+    response += pricing.estimate_tokens(spec.text) * items // len(spec.sections)
+  response_tokens = requests * min(response, client.max_output_tokens)
+  price = pricing.price_of(client)
+  usage = protocol.Usage(prompt_tokens=prompt_tokens, response_tokens=response_tokens)
+  return StageCost(
+    stage=stage,
+    requests=requests,
+    prompt_tokens=prompt_tokens,
+    response_tokens=response_tokens,
+    dollars=None if price is None else price.dollars(usage),
+  )
+
+
+def _stand_ins(stage: str, spec: specs.Spec) -> dict[str, Any]:
+  """Returns fields of the usual size for one prompt of a stage."""
+  special: dict[str, Any] = {
+    "spec_text": spec.text,
+    "spec_section": max((section.text for section in spec.sections), key=len),
+    "assertions": [{"assertion": _STAND_IN, "explanation": 2 * _STAND_IN}]
+    * _SUBDOMAIN_ASSERTIONS,
+    "existing": [],
+    "count": 10,
+    "context": 4 * _STAND_IN,
+    "idea": 4 * _STAND_IN,
+    "answer": 12 * _STAND_IN,
+    "question": 3 * _STAND_IN,
+  }
+  chosen = {"reasons": True} if stage in ("answer", "judge") else {}
+  wanted = prompts.fields_of(stage, chosen.get("reasons"))
+  return chosen | {name: special.get(name, _STAND_IN) for name in wanted}

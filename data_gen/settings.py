@@ -1,0 +1,240 @@
+"""What the generation of corpora is told: frozen dataclasses, checked once.
+
+The config file is turned into these by its owner; nothing below knows `ConfigDict`.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from msm_jax import errors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpecSettings:
+  """Where a spec lies and whose names go into it (`config.specs.<name>`)."""
+
+  path: str
+  model_name: str
+  provider_name: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+  """Who answers (`config.teacher`, `config.judge`).
+
+  Attributes:
+    client: 'offline' or 'gemini'.
+    model: the service's model id; for 'offline' the world that answers.
+    base_url: None is the service's own, or `GOOGLE_GEMINI_BASE_URL`.
+    api_key_env: environment variable with the key; None: the service's usual ones.
+    api_version: None is the SDK's default.
+    thinking: 'off', or the level that the service knows ('minimal', 'low', ...);
+      thoughts are billed and count against `max_output_tokens`.
+    max_concurrency: requests in flight.
+    timeout_s: limit for one attempt.
+    max_attempts: attempts per request; waiting for a rate limit is not an attempt.
+    seed: part of the identity of every request.
+    prices: dollars per million (prompt, cached prompt, response) tokens, for a model
+      that `pricing.py` does not know.
+  """
+
+  client: str
+  model: str
+  base_url: str | None = None
+  api_key_env: str | None = None
+  api_version: str | None = None
+  temperature: float = 1.0
+  max_output_tokens: int = 8192
+  thinking: str = "off"
+  max_concurrency: int = 32
+  timeout_s: float = 300.0
+  max_attempts: int = 5
+  seed: int = 0
+  prices: tuple[float, float, float] | None = None
+
+  def content(self) -> dict[str, Any]:
+    """Returns the fields that decide what is answered, not how it is fetched."""
+    names = (
+      "client",
+      "model",
+      "temperature",
+      "max_output_tokens",
+      "thinking",
+      "seed",
+    )
+    return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorldCorpus:
+  """Pre-training and replay records, drawn from the world."""
+
+  kind: ClassVar[str] = "world"
+  num_documents: int
+  seed: int = 0
+  part: str = "train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairsCorpus:
+  """The world's evaluation pairs, both orders."""
+
+  kind: ClassVar[str] = "pairs"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DocumentsCorpus:
+  """Documents that discuss a spec.
+
+  Attributes:
+    spec: name in `config.specs`.
+    num_types: document types per subdomain.
+    num_ideas: document ideas per type.
+    max_documents: how many to keep; None: every idea becomes a document. Rejected ones
+      are replaced while ideas are left.
+    match_tokens_of: a corpus whose number of words this one is cut to.
+    seed: of the choice among the ideas.
+  """
+
+  kind: ClassVar[str] = "documents"
+  spec: str
+  num_types: int
+  num_ideas: int
+  max_documents: int | None = None
+  match_tokens_of: str | None = None
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConversationsCorpus:
+  """Conversations in which the assistant acts by a spec.
+
+  Attributes:
+    spec: name in `config.specs`.
+    num_conversations: how many to keep.
+    questions_per_domain: how many user turns are asked for per domain and round.
+    reasons: whether the assistant says why.
+    seed: of the order of the questions.
+  """
+
+  kind: ClassVar[str] = "conversations"
+  spec: str
+  num_conversations: int
+  questions_per_domain: int
+  reasons: bool = True
+  seed: int = 0
+
+
+Corpus = WorldCorpus | PairsCorpus | DocumentsCorpus | ConversationsCorpus
+_KINDS = {
+  cls.kind: cls
+  for cls in (WorldCorpus, PairsCorpus, DocumentsCorpus, ConversationsCorpus)
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+  """All that `generate` and `plan` need to know.
+
+  Attributes:
+    corpora: name -> what to make.
+    specs: name -> where the spec lies.
+    teacher, judge: who answers and who judges; None if no corpus needs one.
+    world: the world of the kinds 'world' and 'pairs'.
+    max_dollars: over all corpora of the workdir; None: no limit.
+  """
+
+  corpora: Mapping[str, Corpus]
+  specs: Mapping[str, SpecSettings] = dataclasses.field(default_factory=dict)
+  teacher: ClientSettings | None = None
+  judge: ClientSettings | None = None
+  world: str | None = None
+  max_dollars: float | None = None
+
+
+def corpus(name: str, fields: Mapping[str, Any]) -> Corpus:
+  """Returns the settings of `config.corpora.<name>` from a plain mapping."""
+  fields = dict(fields)
+  kind = fields.pop("kind", None)
+  if kind not in _KINDS:
+    raise errors.UserError(
+      f"config.corpora.{name}.kind is {kind!r}: it is one of {', '.join(_KINDS)}"
+    )
+  return build(_KINDS[kind], fields, f"config.corpora.{name}")
+
+
+def build(cls: type, fields: Mapping[str, Any], where: str) -> Any:
+  """Returns `cls(**fields)`; a field that is unknown or missing is a `UserError`."""
+  known = {field.name: field for field in dataclasses.fields(cls)}
+  for name in fields:
+    if name not in known:
+      close = difflib.get_close_matches(name, known, n=1)
+      hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+      raise errors.UserError(f"{where}.{name} is not a field: {hint}")
+  for name, field in known.items():
+    if field.default is dataclasses.MISSING and name not in fields:
+      raise errors.UserError(f"{where}.{name} is missing: set it in the config")
+  return cls(**fields)
+
+
+def check(
+  corpora: Mapping[str, Corpus],
+  specs: Mapping[str, SpecSettings],
+  world: str | None,
+) -> None:
+  """Raises a `UserError` for settings that cannot work, before anything is paid."""
+  for name, corpus in corpora.items():
+    where = f"config.corpora.{name}"
+    if name != name.strip() or "/" in name or name.startswith(".") or not name:
+      raise errors.UserError(f"{where}: a corpus name is a file name without slashes")
+    for field in dataclasses.fields(corpus):
+      value = getattr(corpus, field.name)
+      if field.name.startswith(("num_", "max_", "questions_")) and value is not None:
+        _check_count(f"{where}.{field.name}", value)
+    if isinstance(corpus, WorldCorpus | PairsCorpus):
+      if world is None:
+        raise errors.UserError(f"{where} is of kind {corpus.kind}: set config.world")
+    elif corpus.spec not in specs:
+      raise errors.UserError(
+        f"{where}.spec is {corpus.spec!r}: config.specs has "
+        f"{', '.join(specs) or 'none'}"
+      )
+    if isinstance(corpus, WorldCorpus) and corpus.part not in ("train", "heldout"):
+      raise errors.UserError(
+        f"{where}.part is {corpus.part!r}: it is 'train' or 'heldout'"
+      )
+  order(corpora)
+
+
+def order(corpora: Mapping[str, Corpus]) -> list[str]:
+  """Returns the names so that a corpus comes after the one whose size it matches."""
+  done: list[str] = []
+  waiting = dict(corpora)
+  while waiting:
+    ready = [name for name, c in waiting.items() if _other(name, c, corpora) in done]
+    ready += [name for name, c in waiting.items() if _other(name, c, corpora) is None]
+    if not ready:
+      raise errors.UserError(
+        f"config.corpora: match_tokens_of goes in a circle among {', '.join(waiting)}"
+      )
+    done += ready
+    for name in ready:
+      del waiting[name]
+  return done
+
+
+def _other(name: str, corpus: Corpus, corpora: Mapping[str, Corpus]) -> str | None:
+  other = getattr(corpus, "match_tokens_of", None)
+  if other is not None and not isinstance(corpora.get(other), DocumentsCorpus):
+    raise errors.UserError(
+      f"config.corpora.{name}.match_tokens_of is {other!r}: it names a corpus of kind "
+      "documents"
+    )
+  return other
+
+
+def _check_count(where: str, value: Any) -> None:
+  if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    raise errors.UserError(f"{where} is {value!r}: it is a whole number above zero")

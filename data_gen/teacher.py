@@ -1,0 +1,186 @@
+"""A teacher (or judge): stages in, requests out, answers parsed."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from data_gen import ledger, prompts, scheduler, settings
+from data_gen.clients import protocol
+from msm_jax import progress
+
+# An answer that cannot be parsed is asked for again, as another sample of the prompt.
+_PARSE_ATTEMPTS = 3
+
+
+class Teacher:
+  """Asks the stages of a chain."""
+
+  def __init__(self, sender: scheduler.Scheduler, client: settings.ClientSettings):
+    self._scheduler = sender
+    self.client = client
+    self._params = protocol.Params(
+      temperature=client.temperature,
+      max_output_tokens=client.max_output_tokens,
+      thinking=client.thinking,
+      seed=client.seed,
+    )
+
+  def request(
+    self, stage: str, fields: Mapping[str, Any], sample_index: int = 0
+  ) -> protocol.Request:
+    """Returns the request of one stage."""
+    system, prompt = prompts.render(stage, fields)
+    return protocol.Request(
+      stage=stage,
+      system=system,
+      prompt=prompt,
+      fields=fields,
+      params=self._params,
+      sample_index=sample_index,
+      schema=prompts.SCHEMAS.get(stage),
+    )
+
+  def identity(self, request: protocol.Request) -> str:
+    """Returns the identity under which the ledger has a request."""
+    return self._scheduler.identity(request)
+
+  async def ask_all(
+    self, requests: Iterable[protocol.Request], label: str = "", total: int = 0
+  ) -> None:
+    """Gets a result for every request; with a label, shows how far it is."""
+    if not label:
+      await self._scheduler.ask_all(requests)
+      return
+    with progress.Progress(label, total, "requests") as bar:
+      await self._scheduler.ask_all(requests, bar)
+
+  def result(self, request: protocol.Request) -> ledger.Entry:
+    """Returns the result of a request that was asked."""
+    entry = self._scheduler.result(request)
+    assert entry is not None, "the request was never asked"
+    return entry
+
+  async def ask_parsed(
+    self,
+    stage: str,
+    fields: Sequence[Mapping[str, Any]],
+    parse: Callable[[str], Any],
+    first_sample: int = 0,
+  ) -> list[tuple[Any, str]]:
+    """Asks one request per element of `fields` and parses the answers.
+
+    Args:
+      stage: the stage.
+      fields: the fields of each request.
+      parse: text -> value, or None if the text is not what was asked for.
+      first_sample: sample index of the first attempt.
+
+    Returns:
+      For each request (value, ""), or (None, reason) if it came to nothing.
+    """
+    found: list[tuple[Any, str]] = [(None, "")] * len(fields)
+    for attempt in range(_PARSE_ATTEMPTS):
+      open_ = {
+        i: self.request(stage, fields[i], first_sample + attempt)
+        for i, (value, _) in enumerate(found)
+        if value is None
+      }
+      await self.ask_all(open_.values())
+      for i, request in open_.items():
+        entry = self.result(request)
+        value = parse(entry.text) if entry.status == ledger.OK else None
+        found[i] = (value, "" if value is not None else failure_of(entry) or "unparsed")
+    return found
+
+  def provenance(
+    self, request: protocol.Request, entry: ledger.Entry
+  ) -> dict[str, Any]:
+    """Returns what a row says about how its text was made."""
+    usage = entry.usage
+    return {
+      "teacher": {
+        "client": self.client.client,
+        "model": self.client.model,
+        "model_version": entry.model_version,
+        "params": entry.params,
+      },
+      "usage": {
+        "prompt_tokens": usage["prompt_tokens"],
+        "response_tokens": usage["response_tokens"],
+        "thought_tokens": usage["thought_tokens"],
+      },
+      "finish_reason": entry.finish_reason,
+      "prompt_hash": request.prompt_hash,
+    }
+
+
+def failure_of(entry: ledger.Entry) -> str:
+  """Returns why a result is not a whole answer, or "" if it is one."""
+  if entry.status == ledger.BLOCKED:
+    return f"blocked: {entry.finish_reason}"
+  if entry.status == ledger.FATAL_REQUEST:
+    return f"refused: {entry.error}"
+  if entry.status != ledger.OK:
+    return f"gave up after {entry.attempt} attempts: {entry.error}"
+  if entry.finish_reason == protocol.MAX_TOKENS:
+    return "truncated: MAX_TOKENS"
+  if not entry.text.strip():
+    return "empty"
+  return ""
+
+
+def parse_json(text: str) -> Any:
+  """Returns the first JSON list or object in `text` (fences aside), or None."""
+  decoder = json.JSONDecoder()
+  for start, letter in enumerate(text):
+    if letter in "[{":
+      try:
+        return decoder.raw_decode(text, start)[0]
+      except ValueError:
+        continue
+  return None
+
+
+def objects_parser(
+  *keys: str, optional: Sequence[str] = ()
+) -> Callable[[str], list[dict[str, str]] | None]:
+  """Returns a parser for a JSON list of maps that have text under all of `keys`.
+
+  Items that have not are left out; None if nothing is left. What is missing under an
+  `optional` key becomes "".
+  """
+
+  def parse(text: str) -> list[dict[str, str]] | None:
+    value = parse_json(text)
+    if not isinstance(value, list):
+      return None
+    items = [
+      {key: str(item.get(key) or "").strip() for key in (*keys, *optional)}
+      for item in value
+      if isinstance(item, dict)
+      and all(isinstance(item.get(key), str) and item[key].strip() for key in keys)
+    ]
+    return items or None
+
+  return parse
+
+
+def parse_texts(text: str) -> list[str] | None:
+  """Returns the texts of a JSON list, or None if there are none."""
+  value = parse_json(text)
+  if not isinstance(value, list):
+    return None
+  texts = [item.strip() for item in value if isinstance(item, str)]
+  return [text for text in texts if text] or None
+
+
+def parse_verdict(text: str) -> dict[str, str]:
+  """Returns {verdict: 'yes' | 'no' | 'unparsed', reason}; what is unclear is no yes."""
+  value = parse_json(text)
+  verdict = value.get("verdict") if isinstance(value, dict) else None
+  if not isinstance(verdict, str) or verdict.strip().lower() not in ("yes", "no"):
+    return {"verdict": "unparsed", "reason": ""}
+  return {
+    "verdict": verdict.strip().lower(),
+    "reason": str(value.get("reason", "")).strip(),
+  }

@@ -1,0 +1,139 @@
+"""Who may import whom: one direction, one door per third party."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# A file of msm_jax imports only files above it in this list.
+ORDER = [
+  "errors",
+  "progress",
+  "interrupt",
+  "records",
+  "workdir",
+  "tokenizer",
+  "chat",
+  "packing",
+  "models.config",
+  "sharding",
+  "models.attention",
+  "models.layers",
+  "models.lora",
+  "models.transformer",
+  "losses",
+  "optim",
+  "train_state",
+  "input_pipeline",
+  "hf",
+  "checkpoint",
+  "metrics",
+  "sampling",
+  "evals.scoring",
+  "evals.heldout",
+  "evals.preference",
+  "train",
+  "experiment",
+  "prepare",
+  "study",
+  "planning",
+  "report",
+  "show",
+  "doctor",
+  "workers",
+]
+
+# Third party -> the only places that may import it.
+DOORS = {
+  "google": ["data_gen/clients/gemini.py"],
+  "grain": ["msm_jax/input_pipeline.py"],
+  "orbax": ["msm_jax/checkpoint.py"],
+  "array_record": ["msm_jax/records.py"],
+  "flax": ["msm_jax/models/"],
+  "safetensors": ["msm_jax/hf/"],
+  "sentencepiece": ["msm_jax/tokenizer.py"],
+  "tokenizers": ["msm_jax/tokenizer.py", "msm_jax/hf/"],
+  "transformers": ["msm_jax/hf/verify.py"],
+  "torch": ["msm_jax/hf/verify.py"],
+  "matplotlib": ["msm_jax/report/"],
+  "ml_collections": ["configs/", "launch.py"],
+}
+
+
+def sources(folder: str) -> list[pathlib.Path]:
+  return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: pathlib.Path) -> set[str]:
+  """Returns the dotted names that a file imports, wherever in the file."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path}: relative import"
+      found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+  return found
+
+
+def place(name: str) -> int | None:
+  """Returns the place of a module of msm_jax in ORDER, by its longest known prefix."""
+  parts = name.removeprefix("msm_jax.").split(".")
+  for n in range(len(parts), 0, -1):
+    if ".".join(parts[:n]) in ORDER:
+      return ORDER.index(".".join(parts[:n]))
+  return None
+
+
+def test_every_file_has_a_place_and_imports_only_files_above_it():
+  for path in sources("msm_jax"):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    if name.endswith("__init__") and not path.read_text().strip():
+      continue
+    own = place(name.removesuffix(".__init__"))
+    assert own is not None, f"{name} is not in ORDER"
+    for imported in imports(path):
+      other = place(imported) if imported.startswith("msm_jax.") else None
+      assert other is None or other <= own, f"{name} imports {imported} from below"
+
+
+def test_generation_shares_only_the_ground_with_training():
+  allowed = ("msm_jax.errors", "msm_jax.progress", "msm_jax.records")
+  for path in sources("data_gen"):
+    for imported in imports(path):
+      if imported.startswith("msm_jax."):
+        assert imported.startswith(allowed), f"{path} imports {imported}"
+
+
+def test_training_never_imports_generation():
+  for path in sources("msm_jax"):
+    assert not any(name.startswith("data_gen") for name in imports(path)), path
+
+
+def test_configs_import_only_ml_collections():
+  for path in sources("configs"):
+    assert {name.split(".")[0] for name in imports(path)} == {"ml_collections"}, path
+
+
+def test_each_third_party_has_one_door():
+  files = [p for folder in ("data_gen", "msm_jax", "configs") for p in sources(folder)]
+  for path in [*files, ROOT / "launch.py"]:
+    relative = path.relative_to(ROOT).as_posix()
+    for name in {imported.split(".")[0] for imported in imports(path)}:
+      doors = DOORS.get(name)
+      assert doors is None or relative.startswith(tuple(doors)), (
+        f"{relative} imports {name}: only {doors} may"
+      )
+
+
+def test_generation_runs_without_jax():
+  code = "import data_gen.generate, sys; assert 'jax' not in sys.modules"
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_no_file_is_named_after_nothing():
+  names = {"utils.py", "common.py", "helpers.py", "misc.py"}
+  files = sources("msm_jax") + sources("data_gen")
+  assert not [path for path in files if path.name in names]

@@ -1,0 +1,200 @@
+"""The scheduler retries what may work, waits when told to, and stops cleanly."""
+
+import asyncio
+import time
+
+import pytest
+from fake_gemini import MODEL, FakeGemini
+
+from data_gen import clients, ledger, pricing, scheduler, settings
+from data_gen.clients import protocol
+from msm_jax.errors import Stopped, UserError
+
+PARAMS = protocol.Params(temperature=1.0, max_output_tokens=100)
+PRICE = pricing.Price(prompt=1.0, cached=0.1, response=10.0)
+ANSWER_DOLLARS = (100 * 1.0 + 50 * 10.0) / 1e6
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+  monkeypatch.setenv("GOOGLE_API_KEY", "not a real key")
+  monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+
+
+def requests(count):
+  return [
+    protocol.Request(
+      stage="document", system="", prompt=f"Write {i}.", fields={}, params=PARAMS
+    )
+    for i in range(count)
+  ]
+
+
+class Run:
+  """One run against a fake server: `ask` returns the results, or raises."""
+
+  def __init__(self, tmp_path, faults=lambda prompt, attempt: "", **limits):
+    self.path = tmp_path / "ledger.jsonl"
+    self.server = FakeGemini(faults)
+    self.limits = {
+      "max_concurrency": 8,
+      "timeout_s": 5.0,
+      "max_attempts": 3,
+      "backoff_s": 0.01,
+    } | limits
+    self.spent = 0.0
+
+  def ask(self, wanted, max_dollars=None, during=None):
+    with self.server, ledger.Ledger(self.path) as book:
+      return asyncio.run(self._ask(wanted, book, max_dollars, during))
+
+  async def _ask(self, wanted, book, max_dollars, during):
+    client = clients.make(
+      settings.ClientSettings(
+        client="gemini", model=MODEL, base_url=self.server.url, timeout_s=5.0
+      ),
+      "config.teacher",
+    )
+    budget = scheduler.Budget(max_dollars, book.spent)
+    limits = scheduler.Limits(**self.limits)
+    sender = scheduler.Scheduler(client, book, budget, limits, PRICE)
+    if during:
+      asyncio.get_running_loop().call_later(0.1, during, sender)
+    try:
+      await sender.ask_all(wanted)
+    finally:
+      self.spent = budget.spent
+      await client.close()
+    return [sender.result(request) for request in wanted]
+
+
+def test_all_requests_are_answered_with_no_more_in_flight_than_allowed(tmp_path):
+  run = Run(tmp_path, max_concurrency=5)
+  run.server.delay_s = 0.01
+  results = run.ask(requests(40))
+  assert {entry.status for entry in results} == {ledger.OK}
+  assert len({entry.text for entry in results}) == 40
+  assert 2 <= run.server.most_in_flight <= 5
+  assert run.spent == pytest.approx(40 * ANSWER_DOLLARS)
+
+
+def test_a_second_run_asks_for_nothing_again(tmp_path):
+  first = Run(tmp_path).ask(requests(10))
+  again = Run(tmp_path)
+  assert again.ask(requests(10)) == first
+  assert not again.server.bodies
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "drop", "half", "not_json", "429"])
+def test_what_fails_once_is_answered_on_the_second_attempt(tmp_path, fault):
+  run = Run(tmp_path, lambda prompt, attempt: fault if attempt == 1 else "")
+  results = run.ask(requests(5))
+  assert [entry.status for entry in results] == [ledger.OK] * 5
+  assert sum(run.server.attempts.values()) == 10
+  assert len(run.path.read_text().splitlines()) == 10
+
+
+def test_a_request_that_always_fails_is_given_up_and_the_rest_goes_on(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "500" if prompt == "Write 3." else "")
+  results = run.ask(requests(6))
+  assert [entry.status for entry in results].count(ledger.OK) == 5
+  assert results[3].status == "retryable" and results[3].attempt == 3
+
+
+def test_what_was_given_up_is_tried_again_by_the_next_run(tmp_path):
+  Run(tmp_path, lambda prompt, attempt: "500").ask(requests(3))
+  again = Run(tmp_path)
+  assert [e.status for e in again.ask(requests(3))] == [ledger.OK] * 3
+
+
+def test_a_hang_is_cut_at_the_timeout_and_tried_again(tmp_path):
+  faults = lambda prompt, attempt: "hang" if attempt == 1 else ""  # noqa: E731
+  run = Run(tmp_path, faults, timeout_s=0.3)
+  began = time.monotonic()
+  assert run.ask(requests(3))[0].status == ledger.OK
+  assert time.monotonic() - began < 3
+  assert "no answer within 0.3 s" in run.path.read_text()
+
+
+def test_blocked_and_refused_requests_are_outcomes_and_not_sent_again(tmp_path):
+  fault = {"Write 0.": "SAFETY", "Write 1.": "400"}
+  results = Run(tmp_path, lambda prompt, attempt: fault.get(prompt, "")).ask(requests(3))
+  statuses = [entry.status for entry in results]
+  assert statuses == [ledger.BLOCKED, ledger.FATAL_REQUEST, ledger.OK]
+  again = Run(tmp_path)
+  again.ask(requests(3))
+  assert not again.server.bodies
+
+
+def test_a_rate_limit_holds_all_requests_back_for_as_long_as_it_asks(tmp_path):
+  first = []
+
+  def faults(prompt, attempt):
+    first.append(time.monotonic())
+    return "429" if len(first) == 1 else ""
+
+  run = Run(tmp_path, faults, max_concurrency=1)
+  run.ask(requests(3))
+  assert first[1] - first[0] >= 0.3
+  assert len(first) == 4
+
+
+def test_rate_limits_do_not_use_up_the_attempts(tmp_path):
+  run = Run(tmp_path, lambda p, attempt: "429" if attempt < 5 else "", max_attempts=1)
+  assert run.ask(requests(1))[0].status == ledger.OK
+
+
+def test_a_rate_limit_that_lasts_too_long_stops_the_run(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "429", max_wait_s=0.5)
+  with pytest.raises(Stopped, match="limits the rate"):
+    run.ask(requests(4))
+
+
+def test_a_service_that_only_fails_stops_the_run(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "500", max_attempts=1)
+  with pytest.raises(Stopped, match="failed 10 requests in a row"):
+    run.ask(requests(100))
+  assert sum(run.server.attempts.values()) < 30
+
+
+def test_a_refused_key_is_a_user_error_after_few_requests(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "403")
+  with pytest.raises(UserError, match="gemini-2.5-flash refuses"):
+    run.ask(requests(100))
+  assert sum(run.server.attempts.values()) <= 8
+
+
+def test_the_budget_is_never_exceeded_and_going_on_needs_a_higher_one(tmp_path):
+  run = Run(tmp_path)
+  limit = 10.5 * ANSWER_DOLLARS
+  with pytest.raises(Stopped, match=r"config\.budget\.max_dollars"):
+    run.ask(requests(40), max_dollars=limit)
+  assert 0 < run.spent <= limit
+  answered = sum(run.server.answered.values())
+  more = Run(tmp_path)
+  more.ask(requests(40), max_dollars=1.0)
+  assert answered + sum(more.server.answered.values()) == 40
+
+
+def test_a_budget_below_one_request_sends_nothing(tmp_path):
+  run = Run(tmp_path)
+  with pytest.raises(Stopped, match="next request could cost"):
+    run.ask(requests(3), max_dollars=1e-6)
+  assert not run.server.bodies
+
+
+def test_a_stop_finishes_what_is_in_flight_and_sends_nothing_else(tmp_path):
+  run = Run(tmp_path, max_concurrency=4)
+  run.server.delay_s = 0.05
+  with pytest.raises(Stopped, match="enough"):
+    run.ask(requests(500), during=lambda sender: sender.stop(Stopped("enough")))
+  assert 4 <= len(run.server.bodies) < 40
+  assert len(run.path.read_text().splitlines()) == len(run.server.bodies)
+
+
+def test_a_stop_does_not_wait_for_a_backoff(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "500", backoff_s=30.0)
+  began = time.monotonic()
+  with pytest.raises(Stopped):
+    run.ask(requests(2), during=lambda sender: sender.stop(Stopped("enough")))
+  assert time.monotonic() - began < 5
