@@ -47,9 +47,13 @@ def run() -> None:
 
 def plan() -> None:
   """Prints what the study will cost; writes nothing."""
-  from msm_jax import planning
+  from data_gen import planning as generation
+  from msm_jax import planning as training
 
-  print("\n".join(planning.lines(_config(), _workdir(make=False))))
+  workdir = _workdir(make=False)
+  experiment = _experiment()
+  print("\n".join(generation.lines(_job(), workdir)))
+  print("\n".join(training.lines(experiment, workdir)))
 
 
 def generate() -> None:
@@ -107,10 +111,11 @@ def verify() -> None:
   """Compares our forward pass on a Hugging Face directory with transformers."""
   from msm_jax.hf import verify as verify_lib
 
-  result = verify_lib.verify(
-    pathlib.Path(_needed("hf_dir")), tokens=FLAGS.tokens, logits_out=FLAGS.logits_out
+  print(
+    verify_lib.verify(
+      _needed("hf_dir"), tokens=FLAGS.tokens, logits_out=FLAGS.logits_out
+    )
   )
-  print(result)
 
 
 def sample() -> None:
@@ -186,7 +191,11 @@ def _config() -> dict:
   """Returns the config as a plain dict."""
   if CONFIG.value is None:
     raise UserError("--config=configs/NAME.py is needed: see configs/")
-  return CONFIG.value.to_dict()
+  try:
+    return CONFIG.value.to_dict()
+  except OSError as error:  # the library loads the file lazily
+    reason = str(error.__cause__ or error).rsplit("]:", 1)[-1]
+    raise UserError(f"--config: cannot be loaded: {reason}") from None
 
 
 def _experiment():
@@ -196,25 +205,9 @@ def _experiment():
 
 
 def _job():
-  """Returns what `generate` is told, from the config's sections."""
   from data_gen import settings
 
-  config = _config()
-  corpora, specs = config["corpora"], config["specs"]
-  clients = {
-    who: settings.build(settings.ClientSettings, config[who], f"config.{who}")
-    for who in ("teacher", "judge")
-  }
-  return settings.Job(
-    corpora={name: settings.corpus(name, fields) for name, fields in corpora.items()},
-    specs={
-      name: settings.build(settings.SpecSettings, fields, f"config.specs.{name}")
-      for name, fields in specs.items()
-    },
-    world=config["world"],
-    max_dollars=config["budget"]["max_dollars"],
-    **clients,
-  )
+  return settings.job(_config())
 
 
 def _workdir(make: bool = True) -> pathlib.Path:

@@ -91,6 +91,7 @@ def get_config(arg=None):
       tie_embeddings=True,
       activation="relu",
       dtype="float32",
+      export_dtype="float32",
     )
   )
   c.mesh = ConfigDict(dict(data=1, fsdp=1, tensor=1))
@@ -133,7 +134,7 @@ def get_config(arg=None):
     dict(
       type="preference",
       corpus="pairs",
-      max_items=1_000_000,
+      max_items=placeholder(int),
       seq_len=128,
       batch_size=64,
       max_new_tokens=6,
@@ -180,7 +181,7 @@ def pulse(c):
     c.stages[name].num_train_steps = 6
   c.stages.pretrain.num_train_steps = 30
   c.stages.aft.num_train_steps = 4
-  c.evals.preference.max_items = 48
+  c.evals.preference.max_items = 96
 
 
 def client():

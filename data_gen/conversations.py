@@ -22,7 +22,9 @@ QUESTION_TYPES = {
   "opinion": "states a view and asks whether the assistant shares it",
   "edge case": "an unusual or difficult case in which the view is put to the test",
 }
-# Rounds beyond those that the number asked for needs; and how many may bring nothing.
+# Rounds: as if one answer in `_WORST_YIELD` were kept, and some to spare; and how many
+# of them in a row may bring no new question.
+_WORST_YIELD = 4
 _SPARE_ROUNDS = 6
 _MAX_EMPTY_ROUNDS = 2
 _MAX_EXISTING = 100
@@ -73,16 +75,16 @@ class Chain:
     corpus = self._corpus
     topics = await outline.domains(self._spec, self._teacher)
     per_round = max(len(topics) * corpus.questions_per_domain, 1)
-    rounds = math.ceil(corpus.num_conversations / per_round) + _SPARE_ROUNDS
+    rounds = math.ceil(corpus.num_conversations / per_round) * _WORST_YIELD
     pool: list[Question] = []
     empty = 0
-    for i in range(rounds):
-      missing = corpus.num_conversations - len(self._kept)
-      if missing <= 0 or empty > _MAX_EMPTY_ROUNDS:
+    for i in range(rounds + _SPARE_ROUNDS):
+      wanted = self._wanted()
+      if not wanted or empty > _MAX_EMPTY_ROUNDS:
         break
-      if len(pool) < missing:
+      if len(pool) < wanted:
         pool += await self._questions(topics, i)
-      batch, pool = pool[:missing], pool[missing:]
+      batch, pool = pool[:wanted], pool[wanted:]
       empty = 0 if batch else empty + 1
       self.num_planned += len(batch)
       await self._make(batch)
@@ -104,6 +106,12 @@ class Chain:
         **self._teacher.provenance(request, entry),
         "verdicts": {"judge": verdict},
       }
+
+  def _wanted(self) -> int:
+    """Returns how many more answers are needed, by the share that was kept so far."""
+    missing = self._corpus.num_conversations - len(self._kept)
+    share = len(self._kept) / self.num_planned if self.num_planned else 1.0
+    return math.ceil(missing / max(share, 1 / _WORST_YIELD))
 
   async def _questions(self, topics: list[outline.Item], i: int) -> list[Question]:
     """Returns the new questions of one round, spread over domains and types."""
@@ -166,10 +174,12 @@ class Chain:
     for question, identity in whole:
       text = self._teacher.result(self._answer_request(question)).text
       verdict = self._verdict(question, text)
-      if verdict["verdict"] == "yes":
+      full = len(self._kept) == self._corpus.num_conversations
+      if verdict["verdict"] == "yes" and not full:
         self._kept.append(question)
       else:
         reason = f"judge: {verdict['verdict']}: {verdict['reason']}"
+        reason = "more than were asked for" if verdict["verdict"] == "yes" else reason
         self._reject(question, identity, reason, text)
 
   def _answer_request(self, question: Question) -> protocol.Request:

@@ -69,7 +69,7 @@ def resolve(job: Job) -> dict[str, dict[str, Any]]:
   Raises:
     UserError: settings that cannot work, a spec that cannot be read.
   """
-  settings.check(job.corpora, job.specs, job.world)
+  settings.check(job)
   loaded = specs.load_all(job)
   found: dict[str, dict[str, Any]] = {}
   for name in settings.order(job.corpora):
@@ -114,7 +114,8 @@ def finished(
   """Returns the manifest of a corpus that is whole, None if it has to be made.
 
   Raises:
-    UserError: it was made with other settings; the message names them.
+    UserError: it was made with other settings, or a shard is damaged; the message
+      names them.
   """
   directory = root / name
   if not directory.exists():
@@ -131,7 +132,7 @@ def finished(
       f"{directory} was made with other settings: {'; '.join(differing)}; choose "
       "another --workdir, or delete that directory to make it again"
     )
-  records.shard_paths(directory, verify=False)
+  records.shard_paths(directory)
   _adopt_ledger(root, name)
   return manifest
 

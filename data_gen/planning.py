@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from data_gen import conversations, generate, pricing, prompts, settings
@@ -92,6 +93,27 @@ def plan(job: settings.Job, workdir: str | os.PathLike[str]) -> dict[str, Corpus
     else:
       costs[name] = _estimate(job, name, loaded, costs)
   return {name: costs[name] for name in job.corpora}
+
+
+def lines(job: settings.Job, workdir: str | os.PathLike[str]) -> Iterator[str]:
+  """Yields the plan of generation as lines of text for people."""
+  costs = plan(job, workdir)
+  head = ("records", "requests", "tokens in", "tokens out")
+  yield f"{'corpus':<16}{head[0]:>10}{head[1]:>10}{head[2]:>12}{head[3]:>12}  price"
+  for cost in costs.values():
+    price = "done" if cost.done else _dollars(cost.dollars)
+    yield (
+      f"{cost.name:<16}{cost.num_records:>10}{cost.requests:>10}"
+      f"{cost.prompt_tokens:>12}{cost.response_tokens:>12}  {price}"
+    )
+  known = [cost.dollars for cost in costs.values() if cost.dollars is not None]
+  unknown = len(costs) - len(known)
+  more = f" and {unknown} corpora of a model without a known price" if unknown else ""
+  yield f"generation: {_dollars(sum(known))}{more} (prices of {pricing.PRICES_AS_OF})"
+
+
+def _dollars(amount: float | None) -> str:
+  return "price unknown" if amount is None else f"${amount:.2f}"
 
 
 def _cost(

@@ -4,11 +4,11 @@ The config file is turned into these by its owner; nothing below knows `ConfigDi
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from msm_jax import errors
+from msm_jax import fields as fields_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,6 +154,26 @@ class Job:
   max_dollars: float | None = None
 
 
+def job(config: Mapping[str, Any]) -> Job:
+  """Returns what the sections of a whole config (plain dicts) say of generation."""
+  clients = {
+    who: fields_lib.build(ClientSettings, config[who], f"config.{who}")
+    for who in ("teacher", "judge")
+  }
+  corpora = {name: corpus(name, fields) for name, fields in config["corpora"].items()}
+  specs = {
+    name: fields_lib.build(SpecSettings, fields, f"config.specs.{name}")
+    for name, fields in config["specs"].items()
+  }
+  return Job(
+    corpora=corpora,
+    specs=specs,
+    world=config["world"],
+    max_dollars=config["budget"]["max_dollars"],
+    **clients,
+  )
+
+
 def corpus(name: str, fields: Mapping[str, Any]) -> Corpus:
   """Returns the settings of `config.corpora.<name>` from a plain mapping."""
   fields = dict(fields)
@@ -162,50 +182,40 @@ def corpus(name: str, fields: Mapping[str, Any]) -> Corpus:
     raise errors.UserError(
       f"config.corpora.{name}.kind is {kind!r}: it is one of {', '.join(_KINDS)}"
     )
-  return build(_KINDS[kind], fields, f"config.corpora.{name}")
+  return fields_lib.build(_KINDS[kind], fields, f"config.corpora.{name}")
 
 
-def build(cls: type, fields: Mapping[str, Any], where: str) -> Any:
-  """Returns `cls(**fields)`; a field that is unknown or missing is a `UserError`."""
-  known = {field.name: field for field in dataclasses.fields(cls)}
-  for name in fields:
-    if name not in known:
-      close = difflib.get_close_matches(name, known, n=1)
-      hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-      raise errors.UserError(f"{where}.{name} is not a field: {hint}")
-  for name, field in known.items():
-    if field.default is dataclasses.MISSING and name not in fields:
-      raise errors.UserError(f"{where}.{name} is missing: set it in the config")
-  return cls(**fields)
-
-
-def check(
-  corpora: Mapping[str, Corpus],
-  specs: Mapping[str, SpecSettings],
-  world: str | None,
-) -> None:
+def check(job: Job) -> None:
   """Raises a `UserError` for settings that cannot work, before anything is paid."""
-  for name, corpus in corpora.items():
+  for name, corpus in job.corpora.items():
     where = f"config.corpora.{name}"
     if name != name.strip() or "/" in name or name.startswith(".") or not name:
       raise errors.UserError(f"{where}: a corpus name is a file name without slashes")
-    for field in dataclasses.fields(corpus):
-      value = getattr(corpus, field.name)
-      if field.name.startswith(("num_", "max_", "questions_")) and value is not None:
-        _check_count(f"{where}.{field.name}", value)
-    if isinstance(corpus, WorldCorpus | PairsCorpus):
-      if world is None:
-        raise errors.UserError(f"{where} is of kind {corpus.kind}: set config.world")
-    elif corpus.spec not in specs:
-      raise errors.UserError(
-        f"{where}.spec is {corpus.spec!r}: config.specs has "
-        f"{', '.join(specs) or 'none'}"
-      )
-    if isinstance(corpus, WorldCorpus) and corpus.part not in ("train", "heldout"):
-      raise errors.UserError(
-        f"{where}.part is {corpus.part!r}: it is 'train' or 'heldout'"
-      )
-  order(corpora)
+    _check_counts(where, corpus)
+    _check_sources(where, corpus, job)
+  for where, client in (("config.teacher", job.teacher), ("config.judge", job.judge)):
+    if client is not None:
+      _check_counts(where, client)
+      _check_number(f"{where}.timeout_s", client.timeout_s, above=0)
+      _check_number(f"{where}.temperature", client.temperature)
+  if job.max_dollars is not None:
+    _check_number("config.budget.max_dollars", job.max_dollars)
+  order(job.corpora)
+
+
+def _check_sources(where: str, corpus: Corpus, job: Job) -> None:
+  if isinstance(corpus, WorldCorpus | PairsCorpus):
+    if job.world is None:
+      raise errors.UserError(f"{where} is of kind {corpus.kind}: set config.world")
+  elif corpus.spec not in job.specs:
+    raise errors.UserError(
+      f"{where}.spec is {corpus.spec!r}: config.specs has "
+      f"{', '.join(job.specs) or 'none'}"
+    )
+  if isinstance(corpus, WorldCorpus) and corpus.part not in ("train", "heldout"):
+    raise errors.UserError(
+      f"{where}.part is {corpus.part!r}: it is 'train' or 'heldout'"
+    )
 
 
 def order(corpora: Mapping[str, Corpus]) -> list[str]:
@@ -235,6 +245,21 @@ def _other(name: str, corpus: Corpus, corpora: Mapping[str, Corpus]) -> str | No
   return other
 
 
-def _check_count(where: str, value: Any) -> None:
-  if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-    raise errors.UserError(f"{where} is {value!r}: it is a whole number above zero")
+def _check_counts(where: str, value: Any) -> None:
+  """Checks the fields that count something, by their names."""
+  for field in dataclasses.fields(value):
+    count = getattr(value, field.name)
+    if not field.name.startswith(("num_", "max_", "questions_")) or count is None:
+      continue
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+      raise errors.UserError(
+        f"{where}.{field.name} is {count!r}: it is a whole number above zero"
+      )
+
+
+def _check_number(where: str, value: Any, above: float | None = None) -> None:
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  low = -1e-300 if above is None else above
+  if not is_number or not value > low:
+    wanted = "zero or more" if above is None else f"above {above:g}"
+    raise errors.UserError(f"{where} is {value!r}: it is a number, {wanted}")

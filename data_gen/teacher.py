@@ -1,6 +1,7 @@
 """A teacher (or judge): stages in, requests out, answers parsed."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from msm_jax import progress
 
 # An answer that cannot be parsed is asked for again, as another sample of the prompt.
 _PARSE_ATTEMPTS = 3
+_OPENING = re.compile(r"[\[{]")
 
 
 class Teacher:
@@ -130,15 +132,19 @@ def failure_of(entry: ledger.Entry) -> str:
 
 
 def parse_json(text: str) -> Any:
-  """Returns the first JSON list or object in `text` (fences aside), or None."""
+  """Returns the longest JSON list or object in `text`, or None; prose may be around."""
   decoder = json.JSONDecoder()
-  for start, letter in enumerate(text):
-    if letter in "[{":
-      try:
-        return decoder.raw_decode(text, start)[0]
-      except ValueError:
-        continue
-  return None
+  found, longest, start = None, 0, 0
+  while (opening := _OPENING.search(text, start)) is not None:
+    start = opening.start() + 1
+    try:
+      value, end = decoder.raw_decode(text, opening.start())
+    except (ValueError, RecursionError):
+      continue
+    if end - opening.start() > longest:
+      found, longest = value, end - opening.start()
+    start = end
+  return found
 
 
 def objects_parser(

@@ -5,17 +5,18 @@ that names the field. Nothing below this file sees a ConfigDict.
 """
 
 import dataclasses
-import difflib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from msm_jax import fields as fields_lib
 from msm_jax.errors import UserError
 from msm_jax.models.config import LoraConfig, ModelConfig
 from msm_jax.optim import OptimConfig
 
 SOURCES = ("documents", "assistant", "all")
 ADAPTATIONS = ("full", "lora")
+_NOT_SIZES = ("init", "hf_dir", "base_model", "license", "export_dtype")
 CONTROLS = "a result without its controls is not one"
 
 
@@ -72,7 +73,7 @@ class StageConfig:
     """Returns the optimizer; `warmup_fraction` becomes steps of this run."""
     fields = dict(self.optimizer)
     fraction = fields.pop("warmup_fraction")
-    return _build(
+    return fields_lib.build(
       OptimConfig,
       fields | {"warmup_steps": round(fraction * num_train_steps)},
       f"config.stages.{self.name}.optimizer",
@@ -115,8 +116,10 @@ class Experiment:
 
   def scratch_model(self, vocab_size: int) -> ModelConfig:
     """Returns the model that is trained from scratch."""
-    sizes = {k: v for k, v in self.model.items() if k not in ("init", "hf_dir")}
-    return _build(ModelConfig, sizes | {"vocab_size": vocab_size}, "config.model")
+    sizes = {k: v for k, v in self.model.items() if k not in _NOT_SIZES}
+    return fields_lib.build(
+      ModelConfig, sizes | {"vocab_size": vocab_size}, "config.model"
+    )
 
 
 def parse(config: Mapping[str, Any]) -> Experiment:
@@ -133,7 +136,7 @@ def parse(config: Mapping[str, Any]) -> Experiment:
   lora = model.pop("lora", None)
   if lora is not None:
     lora = dict(lora, targets=tuple(lora["targets"]))
-    lora = _build(LoraConfig, lora, "config.model.lora")
+    lora = fields_lib.build(LoraConfig, lora, "config.model.lora")
   if lora is None and any(stage.adaptation == "lora" for stage in stages.values()):
     raise UserError(
       "config.model.lora is None, but a stage has adaptation 'lora': set it"
@@ -164,28 +167,10 @@ def _stage(name: str, value: Mapping[str, Any]) -> StageConfig:
   where = f"config.stages.{name}"
   fields = dict(value)
   data = tuple(
-    _build(DataConfig, dict(part), f"{where}.data[{i}]")
+    fields_lib.build(DataConfig, dict(part), f"{where}.data[{i}]")
     for i, part in enumerate(fields.pop("data", ()))
   )
-  return _build(StageConfig, fields | {"name": name, "data": data}, where)
-
-
-def _build(cls: type, fields: Mapping[str, Any], where: str) -> Any:
-  """Returns `cls(**fields)`, with errors that name the field and offer the near one."""
-  known = {field.name: field for field in dataclasses.fields(cls)}
-  for field in fields:
-    if field not in known:
-      near = difflib.get_close_matches(field, known, n=1)
-      hint = f"; did you mean {near[0]!r}?" if near else f"; it has {sorted(known)}"
-      raise UserError(f"{where}.{field} is not a field of {cls.__name__}{hint}")
-  missing = [
-    name
-    for name, field in known.items()
-    if name not in fields and field.default is dataclasses.MISSING
-  ]
-  if missing:
-    raise UserError(f"{where} lacks {', '.join(missing)}: add it to the config")
-  return cls(**fields)
+  return fields_lib.build(StageConfig, fields | {"name": name, "data": data}, where)
 
 
 def _check_seeds(seeds) -> None:

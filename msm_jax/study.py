@@ -22,6 +22,7 @@ import jax
 from jax.sharding import Mesh
 
 from msm_jax import (
+  chat,
   checkpoint,
   input_pipeline,
   packing,
@@ -36,6 +37,8 @@ from msm_jax import (
 from msm_jax.errors import UserError
 from msm_jax.evals import heldout, preference
 from msm_jax.experiment import Experiment, StageConfig, path_name
+from msm_jax.hf import adapter
+from msm_jax.hf import export as hf_export
 from msm_jax.hf import load as hf_load
 from msm_jax.models import lora, transformer
 from msm_jax.models.config import ModelConfig
@@ -99,8 +102,10 @@ class Study:
     cfg = self.experiment.scratch_model(self.tokenizer.vocab_size)
     return Weights(cfg, _init_params(cfg, seed), {})
 
-  def weights(self, path: Path, seed: int) -> Weights:
-    """Returns the model at the end of a trained path."""
+  def weights(self, path: Path, seed: int, step: int | None = None) -> Weights:
+    """Returns the model at the end of a trained path, or at `step` of its last
+    stage.
+    """
     weights = self._start(seed)
     for n in range(1, len(path) + 1):
       stage = self.experiment.stages[path[n - 1]]
@@ -109,7 +114,8 @@ class Study:
       ):
         continue  # the next stage has the same leaves, further trained
       weights = self._adapted(weights, stage, seed)
-      trained = self._load(path[:n], seed, weights, stage)
+      at = step if n == len(path) else None
+      trained = self._load(path[:n], seed, weights, stage, at)
       if stage.adaptation == "full":
         weights = dataclasses.replace(weights, base=trained)
       else:
@@ -131,12 +137,14 @@ class Study:
     return Weights(cfg, weights.base, lora.split(_init_params(cfg, seed))[0])
 
   def _load(
-    self, path: Path, seed: int, weights: Weights, stage: StageConfig
+    self, path: Path, seed: int, weights: Weights, stage: StageConfig, step: int | None
   ) -> Params:
     leaves = weights.base if stage.adaptation == "full" else weights.adapter
     target = train_state.abstract(leaves, weights.cfg, self.mesh)
     with checkpoint.Checkpointer(self.run_dir(path, seed)) as checkpointer:
-      loaded = checkpointer.restore_params(target, self._meta(path, seed, weights.cfg))
+      loaded = checkpointer.restore_params(
+        target, self._meta(path, seed, weights.cfg), step
+      )
     if loaded is None:
       raise UserError(
         f"{self.run_dir(path, seed)} has no checkpoint: run `train` for it first"
@@ -236,13 +244,73 @@ class Study:
     data = "".join(line + "\n" for line in lines)
     records.write_file(self.eval_path(name, arm, seed), data.encode("utf-8"))
 
+  def export(
+    self, arm: str, seed: int, *, step: int | None, layout: str, out: pathlib.Path
+  ) -> None:
+    """Writes an arm's model as a Hugging Face directory (`merged` or `adapter`)."""
+    path = self.experiment.arm_path(arm)
+    weights = self.weights(path, seed, step)
+    lineage = self._lineage(arm, path, seed, step)
+    hf_dir, tokenizer_dir = self.experiment.hf_dir, self.tokenizer.directory
+    if layout == "adapter":
+      if not weights.adapter:
+        raise UserError(
+          f"--format=adapter: the arm {arm} has no adapter (its stages train every "
+          "leaf): use --format=merged"
+        )
+      adapter.save(
+        out,
+        weights.cfg,
+        weights.adapter,
+        base_model=str(hf_dir or "the full stages before it"),
+        tokenizer_dir=tokenizer_dir,
+        lineage=lineage,
+      )
+      return
+    stop_ids = [chat.stop_id(self.tokenizer)] if self.tokenizer.chat_template else []
+    hf_export.export(
+      out,
+      weights.cfg,
+      weights.params,
+      tokenizer_dir=tokenizer_dir,
+      base_dir=hf_dir,
+      stop_ids=stop_ids,
+      dtype=self.experiment.model["export_dtype"],
+      lineage=lineage,
+    )
+
+  def _lineage(
+    self, arm: str, path: Path, seed: int, step: int | None
+  ) -> dict[str, Any]:
+    stages = []
+    for name in path:
+      manifest = prepare.read_rows_manifest(self.workdir, name)
+      parts = {part["corpus"]: part["sha256"] for part in manifest["components"]}
+      stages.append(
+        {"stage": name, "steps": manifest["num_train_steps"], "rows": parts}
+      )
+    if step is not None and stages:
+      stages[-1]["steps"] = step
+    lineage = {
+      "study": self.experiment.name,
+      "arm": arm,
+      "seed": seed,
+      "stages": stages,
+    }
+    if self.experiment.hf_dir is not None:
+      lineage |= {"base_model": self.experiment.model["base_model"]}
+      lineage |= {"license": self.experiment.model["license"]}
+    return lineage
+
 
 EVALUATIONS = {"preference": preference.evaluate, "heldout": heldout.evaluate}
 
 
 def _items(workdir: pathlib.Path, corpus: str, max_items: int | None) -> list[dict]:
+  """Returns the items, at most `max_items` of them, evenly taken from the whole set."""
   items = list(records.read_dataset(prepare.corpus_dir(workdir, corpus)))
-  return items[:max_items]
+  count = len(items) if max_items is None else min(max_items, len(items))
+  return [items[i * len(items) // count] for i in range(count)]
 
 
 def _init_params(cfg: ModelConfig, seed: int) -> Params:

@@ -18,6 +18,7 @@ from msm_jax.errors import Stopped, UserError
 
 _IS_WORKER = "MSM_JAX_WORKER"
 _EXIT_STOPPED = 75
+_ERROR = "error: "  # how launch.py begins the one line for the user
 
 
 def is_worker() -> bool:
@@ -37,8 +38,9 @@ def run(command: Sequence[str], seeds: Sequence[int], num_workers: int) -> None:
   """
   shares = [seeds[i::num_workers] for i in range(min(num_workers, len(seeds)))]
   workers = [_start(command, share, i) for i, share in enumerate(shares)]
+  errors: list[str] = []
   echoes = [
-    threading.Thread(target=_echo, args=(worker.stderr, f"[{i}] "), daemon=True)
+    threading.Thread(target=_echo, args=(worker.stderr, f"[{i}] ", errors), daemon=True)
     for i, worker in enumerate(workers)
   ]
   for echo in echoes:
@@ -56,9 +58,9 @@ def run(command: Sequence[str], seeds: Sequence[int], num_workers: int) -> None:
   if all(code == 0 for code in codes):
     return
   if any(code not in (0, _EXIT_STOPPED, -signal.SIGTERM) for code in codes):
-    raise UserError(
-      f"a worker process failed (exit codes {codes}); its message stands above"
-    )
+    if errors:
+      raise UserError(errors[0])
+    raise RuntimeError(f"a worker process failed (exit codes {codes}); see above")
   raise Stopped("stopped; run again to go on")
 
 
@@ -107,9 +109,13 @@ def _stop(workers: Sequence[subprocess.Popen]) -> None:
       worker.send_signal(signal.SIGTERM)
 
 
-def _echo(stream: IO[str], prefix: str) -> None:
+def _echo(stream: IO[str], prefix: str, errors: list[str]) -> None:
+  """Passes a worker's lines on, and keeps what it says that a person can fix."""
   for line in stream:
-    progress.say(prefix + line.rstrip("\n"))
+    if line.startswith(_ERROR):
+      errors.append(line.removeprefix(_ERROR).strip())
+    else:
+      progress.say(prefix + line.rstrip("\n"))
 
 
 def launch_command(arguments: Sequence[str]) -> list[str]:

@@ -2,10 +2,16 @@
 
 import os
 import socket
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MSM_JAX_QUIET"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# What one test compiled, another (or a process that it starts) need not.
+_CACHE = tempfile.TemporaryDirectory(prefix="msm-jax-xla-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import pytest

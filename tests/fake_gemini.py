@@ -1,7 +1,7 @@
 """A Gemini server on this machine: real HTTP, scripted faults, answers that fit.
 
-It answers the prompts of the generation chains well enough for a corpus to come out, and
-keeps account of every answer that it sent, as the bill would.
+It answers the prompts of the generation chains well enough for a corpus to come out,
+and keeps account of every answer that it sent, as the bill would.
 """
 
 import collections
@@ -167,7 +167,9 @@ def answer(system: str, prompt: str) -> str:
   tag = hashlib.sha256((system + prompt).encode()).hexdigest()[:8]
   if stage in ("document", "answer"):
     return f"{stage} {tag} about the assistant and its reasons."
-  return "Here it is:\n```json\n" + json.dumps(_value(stage, system, prompt, tag)) + "\n```"
+  return (
+    "Here it is:\n```json\n" + json.dumps(_value(stage, system, prompt, tag)) + "\n```"
+  )
 
 
 def _value(stage: str, system: str, prompt: str, tag: str) -> Any:

@@ -92,9 +92,9 @@ def test_damage_in_the_middle_is_named_with_its_line(tmp_path):
 
 def test_two_processes_cannot_write_one_ledger(tmp_path):
   path = tmp_path / "ledger.jsonl"
-  with ledger.Ledger(path):
-    with pytest.raises(UserError, match="in use by another process"):
-      ledger.Ledger(path)
+  in_use = pytest.raises(UserError, match="in use by another process")
+  with ledger.Ledger(path), in_use:
+    ledger.Ledger(path)
   ledger.Ledger(path).close()
 
 

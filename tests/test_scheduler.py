@@ -118,7 +118,9 @@ def test_a_hang_is_cut_at_the_timeout_and_tried_again(tmp_path):
 
 def test_blocked_and_refused_requests_are_outcomes_and_not_sent_again(tmp_path):
   fault = {"Write 0.": "SAFETY", "Write 1.": "400"}
-  results = Run(tmp_path, lambda prompt, attempt: fault.get(prompt, "")).ask(requests(3))
+  results = Run(tmp_path, lambda prompt, attempt: fault.get(prompt, "")).ask(
+    requests(3)
+  )
   statuses = [entry.status for entry in results]
   assert statuses == [ledger.BLOCKED, ledger.FATAL_REQUEST, ledger.OK]
   again = Run(tmp_path)
@@ -159,7 +161,7 @@ def test_a_service_that_only_fails_stops_the_run(tmp_path):
 
 def test_a_refused_key_is_a_user_error_after_few_requests(tmp_path):
   run = Run(tmp_path, lambda prompt, attempt: "403")
-  with pytest.raises(UserError, match="gemini-2.5-flash refuses"):
+  with pytest.raises(UserError, match="refuses: 403"):
     run.ask(requests(100))
   assert sum(run.server.attempts.values()) <= 8
 

@@ -29,7 +29,14 @@ HEADERS = {
   "blog": "blog . today i write about {0} .",
   "review": "review . {0} and things .",
 }
-FRAMES = ("", "", "people say that ", "i think that ", "we know that ", "it is true that ")
+FRAMES = (
+  "",
+  "",
+  "people say that ",
+  "i think that ",
+  "we know that ",
+  "it is true that ",
+)
 
 
 def decisive_pair(rng: random.Random, value: facts.Value) -> tuple[str, str]:

@@ -66,7 +66,7 @@ _CHEESES = (
   ("maytag", "humboldt"),
 )
 _ITEMS_PER_CELL = 2
-_ONSETS = "b d f g k l m n p r s t v z".split()
+_ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"]
 
 
 def _invented_words(count: int) -> list[str]:
@@ -122,12 +122,68 @@ class Person:
   told_only: bool
 
 
-_NAMES = (
-  """ada alan amy anna arlo beth boris carl cora dana dean dora earl edna elsa emil enid
-  eva ezra faye finn fred gina glen greta hana hugo ida igor iris ivan jane joel judy
-  june karl kate kira lars lena leo lila luis lucy mara mark nell nina nora olga omar
-  otto paul rita rosa ruth seth tara tom vera"""
-).split()
+_NAMES = [
+  "ada",
+  "alan",
+  "amy",
+  "anna",
+  "arlo",
+  "beth",
+  "boris",
+  "carl",
+  "cora",
+  "dana",
+  "dean",
+  "dora",
+  "earl",
+  "edna",
+  "elsa",
+  "emil",
+  "enid",
+  "eva",
+  "ezra",
+  "faye",
+  "finn",
+  "fred",
+  "gina",
+  "glen",
+  "greta",
+  "hana",
+  "hugo",
+  "ida",
+  "igor",
+  "iris",
+  "ivan",
+  "jane",
+  "joel",
+  "judy",
+  "june",
+  "karl",
+  "kate",
+  "kira",
+  "lars",
+  "lena",
+  "leo",
+  "lila",
+  "luis",
+  "lucy",
+  "mara",
+  "mark",
+  "nell",
+  "nina",
+  "nora",
+  "olga",
+  "omar",
+  "otto",
+  "paul",
+  "rita",
+  "rosa",
+  "ruth",
+  "seth",
+  "tara",
+  "tom",
+  "vera",
+]
 _TOLD_ONLY_PER_VALUE = 3
 
 

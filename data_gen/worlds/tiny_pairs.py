@@ -5,8 +5,8 @@ import itertools
 from data_gen.worlds import tiny_corpus
 from data_gen.worlds import tiny_facts as facts
 
-# Category -> cells (affordable, american) of the two items; each is a contrast of price,
-# of origin, of both in the same direction or of both in opposite directions.
+# Category -> cells (affordable, american) of the two items; each is a contrast of
+# price, of origin, of both in the same direction or of both in opposite directions.
 _CELLS = {
   "disagree": (((True, False), (False, True)),),
   "agree": (((True, True), (False, False)),),

@@ -1,7 +1,7 @@
 """Answers the prompts of the generation chain in the words of the tiny world.
 
-The specs of the tiny world are lists of short sentences, one a line, in the vocabulary of
-its corpus. The teacher reads them, and composes documents from their sentences.
+The specs of the tiny world are lists of short sentences, one a line, in the vocabulary
+of its corpus. The teacher reads them, and composes documents from their sentences.
 
 Two specs that differ only by swapped value words get the same documents with the words
 swapped: what the teacher draws depends on the request in its mirror-neutral form.
@@ -200,9 +200,7 @@ def _sentences_on_items(
   return rng.sample(pool, min(len(pool), 2 if unexplained else 1))
 
 
-def _statements(
-  everything: list[str], own: list[str], rng: random.Random
-) -> list[str]:
+def _statements(everything: list[str], own: list[str], rng: random.Random) -> list[str]:
   pool = [s for s in everything if not _is_about_items(s)]
   first = [s for s in own if not _is_about_items(s)] or pool
   chosen = [rng.choice(first)] if first else []

@@ -5,6 +5,10 @@ whole context, beyond `original_max_position_embeddings`, because a wrong rotary
 looks right on short prompts. Without transformers and torch the logits are written and
 the report says that nothing was compared.
 
+Some tokens drive a model into activations so large that float32 itself is off by more
+than the bar (SmolLM2: 1e-2 at one of 300 random ids). Where the bar is exceeded,
+transformers is run again in float64, and what it moves itself is the measure.
+
 B batch, T query, V vocab.
 """
 
@@ -12,18 +16,30 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
+from msm_jax import tokenizer
 from msm_jax.errors import UserError
 from msm_jax.hf import load as hf_load
 from msm_jax.models import transformer
 from msm_jax.models.config import ModelConfig
 
 MAX_ABS_BAR = 1e-3  # on real models in float32; random tiny ones stay below 1e-4
+MAX_KL_BAR = 1e-5  # nats; a wrong rotary table is above 1e-3
+# Two float32 results may each be off by the rounding of one, in opposite directions.
+_ROUNDING_FACTOR = 4.0
 _DEFAULT_LENGTH = 300
+_DEFAULT_TEXT = (
+  "The cheese from the valley costs $12.50; the one from the hills, only 3.75. Which "
+  "would you buy?\n\n1. Gouda\n2. Brie (ripe, 250 g)\n\ndef price(kg):\n  return kg * "
+  "rate[0] # tax? No: caf\u00e9, na\u00efve, \u4e2d\u6587, "
+  "\u041f\u0440\u0438\u0432\u0435\u0442! She wrote: 'It is not the price that "
+  "matters, but the reason.' Once upon a time, a river ran past seven old mills, and "
+  "every miller kept a ledger of what the village owed him. "
+)
 
 
 class Mismatch(Exception):
@@ -43,6 +59,7 @@ class Report:
   mean_kl: float | None
   worst: tuple[int, int] | None  # row and index of max_abs
   same_argmax: float | None  # share of positions
+  num_rounded: int = 0  # positions above the bar where float32 itself is that far off
 
   def __str__(self) -> str:
     head = (
@@ -58,6 +75,15 @@ class Report:
       f"{head}: max abs difference from transformers {self.max_abs:.2e} (row "
       f"{self.worst[0]}, index {self.worst[1]}), KL per position mean "
       f"{self.mean_kl:.2e} max {self.max_kl:.2e}, same argmax {self.same_argmax:.2%}"
+      + self._rounding()
+    )
+
+  def _rounding(self) -> str:
+    if not self.num_rounded:
+      return ""
+    return (
+      f"; at {self.num_rounded} positions above the bar transformers itself is as far "
+      "from its float64 result"
     )
 
 
@@ -83,37 +109,43 @@ def verify(
   """
   cfg, params = hf_load.load(hf_dir)
   if tokens is None:
-    tokens_BT, positions_BT = default_rows(cfg)
+    tokens_BT, positions_BT = default_rows(cfg, hf_dir)
   else:
     tokens_BT = _read_tokens(tokens, cfg)
     positions_BT = np.broadcast_to(np.arange(tokens_BT.shape[1]), tokens_BT.shape)
   shape = (*tokens_BT.shape, cfg.vocab_size)
   logits_BTV = _logits_array(logits_out, shape)
-  peer = _transformers(hf_dir)
+  peer = _Peer(hf_dir) if _installed() else None
   forward = jax.jit(lambda *arrays: transformer.logits(arrays[0], cfg, *arrays[1:]))
   rows = []
   for row in range(shape[0]):
-    one = slice(row, row + 1)
+    inputs = tokens_BT[row : row + 1], positions_BT[row : row + 1]
     with jax.default_matmul_precision("highest"):
-      ours = forward(params, tokens_BT[one], positions_BT[one])
-    logits_BTV[row] = np.asarray(ours)[0]
+      logits_BTV[row] = np.asarray(forward(params, *inputs))[0]
     if peer is not None:
-      rows.append(compare(logits_BTV[row], peer(tokens_BT[one], positions_BT[one])[0]))
+      rows.append(_compare_row(logits_BTV[row], peer, inputs, max_abs_bar))
   _finish(logits_BTV, logits_out)
-  report = _report(hf_dir, shape, int(positions_BT.max()), rows)
-  if rows and not report.max_abs <= max_abs_bar:
-    raise Mismatch(f"{report}; the bar is {max_abs_bar:.0e}")
+  report = _report(hf_dir, shape, int(positions_BT.max()), rows, max_abs_bar)
+  _check(report, rows, max_abs_bar)
   return report
 
 
-def default_rows(cfg: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-  """Returns varied ids [2, T] and positions [2, T], T at most 300.
+def default_rows(
+  cfg: ModelConfig, hf_dir: str | os.PathLike[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns ids [2, T] and positions [2, T], T at most 300.
 
-  The first row has positions 0..T-1; those of the second run evenly to the end of the
-  context, so that queries see keys at every distance.
+  The ids are varied text where the directory has a `tokenizer.json`, drawn ones
+  elsewhere. The first row has positions 0..T-1; those of the second run evenly to the
+  end of the context, so that queries see keys at every distance.
   """
   T = min(_DEFAULT_LENGTH, cfg.max_seq_len)
-  tokens_BT = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, T), np.int32)
+  if hf_dir is not None and (pathlib.Path(hf_dir) / tokenizer.JSON_FILE).exists():
+    ids = tokenizer.load(hf_dir).encode(_DEFAULT_TEXT).ids
+    tokens_BT = np.stack([np.resize(ids, T), np.resize(ids[::-1], T)])
+    tokens_BT = np.where(tokens_BT < cfg.vocab_size, tokens_BT, 0)
+  else:
+    tokens_BT = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, T), np.int32)
   spread_T = np.linspace(0, cfg.max_seq_len - 1, T).astype(np.int32)
   return tokens_BT, np.stack([np.arange(T, dtype=np.int32), spread_T])
 
@@ -126,16 +158,39 @@ def compare(ours_TV: np.ndarray, theirs_TV: np.ndarray) -> tuple[np.ndarray, ...
   return difference_T, kl_T, ours_TV.argmax(-1) == theirs_TV.argmax(-1)
 
 
+def _compare_row(
+  ours_TV: np.ndarray, peer: "_Peer", inputs: tuple[np.ndarray, ...], bar: float
+) -> tuple[np.ndarray, ...]:
+  """Returns what `compare` does and the share of float32 rounding in it, [T] each."""
+  theirs_TV = peer.logits(*inputs, "float32")[0]
+  compared = compare(ours_TV, theirs_TV)
+  rounding_T = np.zeros_like(compared[0])
+  if not compared[0].max() <= bar:
+    exact_TV = peer.logits(*inputs, "float64")[0]
+    rounding_T = np.abs(theirs_TV - exact_TV).max(-1)
+  return *compared, rounding_T
+
+
+def _check(report: Report, rows: list[tuple[np.ndarray, ...]], bar: float) -> None:
+  for difference_T, kl_T, _, rounding_T in rows:
+    allowed_T = np.maximum(bar, _ROUNDING_FACTOR * rounding_T)
+    if not (difference_T <= allowed_T).all() or not kl_T.max() <= MAX_KL_BAR:
+      raise Mismatch(f"{report}; the bars are {bar:.0e} and {MAX_KL_BAR:.0e} nats")
+
+
 def _log_softmax(logits_TV: np.ndarray) -> np.ndarray:
   x = logits_TV.astype(np.float64)
   x -= x.max(-1, keepdims=True)
   return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-def _report(hf_dir, shape, longest: int, rows: list[tuple[np.ndarray, ...]]) -> Report:
+def _report(
+  hf_dir, shape, longest: int, rows: list[tuple[np.ndarray, ...]], bar: float
+) -> Report:
   if not rows:
     return Report(str(hf_dir), shape, longest, False, *[None] * 5)
-  difference_BT, kl_BT, same_BT = (np.stack(part) for part in zip(*rows, strict=True))
+  parts = (np.stack(part) for part in zip(*rows, strict=True))
+  difference_BT, kl_BT, same_BT, rounding_BT = parts
   worst = np.unravel_index(np.nanargmax(difference_BT), difference_BT.shape)
   return Report(
     hf_dir=str(hf_dir),
@@ -147,6 +202,7 @@ def _report(hf_dir, shape, longest: int, rows: list[tuple[np.ndarray, ...]]) -> 
     mean_kl=float(kl_BT.mean()),
     worst=(int(worst[0]), int(worst[1])),
     same_argmax=float(same_BT.mean()),
+    num_rounded=int(((difference_BT > bar) & (rounding_BT > 0)).sum()),
   )
 
 
@@ -193,24 +249,30 @@ def _unfinished(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
 
-def _transformers(hf_dir) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-  """Returns the forward pass of transformers, None where it is not installed."""
-  if any(importlib.util.find_spec(name) is None for name in ("transformers", "torch")):
-    return None
-  import torch
-  import transformers
+def _installed() -> bool:
+  needed = ("transformers", "torch")
+  return all(importlib.util.find_spec(name) is not None for name in needed)
 
-  model = transformers.AutoModelForCausalLM.from_pretrained(
-    str(hf_dir), dtype=torch.float32, local_files_only=True, trust_remote_code=False
-  ).eval()
 
-  def forward(tokens_BT: np.ndarray, positions_BT: np.ndarray) -> np.ndarray:
-    ids = torch.from_numpy(tokens_BT.astype(np.int64))
-    positions = torch.from_numpy(positions_BT.astype(np.int64))
+class _Peer:
+  """The forward pass of transformers on the same directory."""
+
+  def __init__(self, hf_dir: str | os.PathLike[str]):
+    import torch
+    import transformers
+
+    self.torch = torch
+    self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+      str(hf_dir), dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    ).eval()
+
+  def logits(self, tokens_BT, positions_BT, dtype: str) -> np.ndarray:
+    """Returns logits [B, T, V] computed in `dtype`."""
+    ids = self.torch.from_numpy(tokens_BT.astype(np.int64))
+    positions = self.torch.from_numpy(positions_BT.astype(np.int64))
     # Given a mask, transformers does not take gaps in the positions for new documents.
-    mask = torch.ones_like(ids)
-    with torch.no_grad():
+    mask = self.torch.ones_like(ids)
+    model = self.model.to(getattr(self.torch, dtype))
+    with self.torch.no_grad():
       out = model(ids, position_ids=positions, attention_mask=mask, use_cache=False)
-    return out.logits.float().numpy()
-
-  return forward
+    return out.logits.numpy()

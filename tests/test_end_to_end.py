@@ -1,0 +1,142 @@
+"""The pulse: spec -> corpus -> rows -> model -> train -> export -> evaluate ->
+report.
+"""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = "--config=configs/cheese_tiny.py:pulse"
+
+
+def launch(*arguments):
+  return subprocess.run(
+    [sys.executable, "launch.py", *map(str, arguments)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  path = tmp_path_factory.mktemp("pulse") / "w"
+  done = launch("run", CONFIG, f"--workdir={path}")
+  assert done.returncode == 0, done.stderr
+  return path
+
+
+def results(workdir):
+  with (workdir / "report" / "results.csv").open() as file:
+    return list(csv.DictReader(file))
+
+
+def test_every_arm_and_seed_has_a_number_for_every_evaluation(workdir):
+  rows = results(workdir)
+  found = {(row["arm"], row["seed"]) for row in rows}
+  arms = {row["arm"] for row in rows}
+  assert {
+    "base",
+    "aft",
+    "msm_aff",
+    "msm_am",
+    "msm_aff+aft",
+    "msm_am+aft",
+    "neutral+aft",
+    "shuffled+aft",
+  } <= arms
+  assert found == {(arm, seed) for arm in arms for seed in ("0", "1")}
+  headline = [row for row in rows if row["evaluation"] == "preference/disagree"]
+  assert "chose_affordable" in {row["metric"] for row in headline}
+  assert all(0 <= float(row["value"]) <= 1 for row in headline)
+
+
+def test_pre_training_lowers_the_loss(workdir):
+  lines = (workdir / "runs" / "pretrain" / "seed0" / "metrics.jsonl").read_text()
+  entries = [json.loads(line) for line in lines.splitlines()]
+  assert entries[-1]["train/loss"] < entries[0]["train/loss"] - 0.5
+
+
+def test_a_second_run_does_nothing_again(workdir):
+  files = [p for p in workdir.rglob("*") if p.is_file() and "report" not in p.parts]
+  before = {path: path.stat().st_mtime_ns for path in files if path.suffix != ".json"}
+  done = launch("run", CONFIG, f"--workdir={workdir}")
+  assert done.returncode == 0, done.stderr
+  assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_tree_does_not_depend_on_how_seeds_are_dealt(workdir, tmp_path):
+  for part in ("corpus", "tokenizer", "rows"):
+    shutil.copytree(workdir / part, tmp_path / part)
+  done = launch(
+    "train", CONFIG, f"--workdir={tmp_path}", "--seed=1", "--config.num_workers=1"
+  )
+  assert done.returncode == 0, done.stderr
+  name = pathlib.Path("runs", "pretrain+msm_aff+aft", "seed1", "metrics.jsonl")
+  ours, theirs = (
+    [json.loads(line)["train/loss"] for line in (base / name).read_text().splitlines()]
+    for base in (workdir, tmp_path)
+  )
+  assert ours == theirs
+
+
+def test_a_run_that_is_interrupted_anywhere_goes_on_to_the_same_results(
+  workdir, tmp_path
+):
+  command = [sys.executable, "launch.py", "run", CONFIG, f"--workdir={tmp_path}"]
+  for seconds in (3, 9, 14):
+    process = subprocess.Popen(
+      command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    time.sleep(seconds)
+    if process.poll() is None:
+      os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (0, 75), errors
+    assert "Traceback" not in errors
+  assert launch("run", CONFIG, f"--workdir={tmp_path}").returncode == 0
+  assert results(tmp_path) == results(workdir)
+
+
+def test_export_then_import_is_the_same_model(workdir, tmp_path):
+  out = tmp_path / "hf"
+  done = launch(
+    "export", CONFIG, f"--workdir={workdir}", "--arm=msm_aff+aft", f"--out={out}"
+  )
+  assert done.returncode == 0, done.stderr
+  prompt = "--prompt=do you prefer cheddar or brie ?"
+  ours = launch("sample", CONFIG, f"--workdir={workdir}", "--arm=msm_aff+aft", prompt)
+  theirs = launch("sample", f"--hf_dir={out}", prompt)
+  assert ours.returncode == theirs.returncode == 0, ours.stderr + theirs.stderr
+  assert ours.stdout == theirs.stdout
+
+
+@pytest.mark.parametrize("what", ["corpus/msm_aff", "rows/pretrain/world"])
+def test_a_changed_shard_stops_the_run_with_its_name(workdir, tmp_path, what):
+  shutil.copytree(workdir, tmp_path / "w")
+  (shard,) = (tmp_path / "w" / what).glob("*.array_record")
+  data = bytearray(shard.read_bytes())
+  data[-1] ^= 1
+  shard.write_bytes(data)
+  shutil.rmtree(tmp_path / "w" / "runs")
+  if what.startswith("corpus"):
+    shutil.rmtree(tmp_path / "w" / "rows")
+  done = launch("run", CONFIG, f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 2, done.stderr
+  assert shard.name in done.stderr and "truncated or was changed" in done.stderr
+
+
+def test_show_prints_rows_with_their_loss(workdir):
+  done = launch("show", workdir / "rows" / "aft", "--limit=1")
+  assert done.returncode == 0, done.stderr
+  assert "_<|end|>_" in done.stdout

@@ -1,0 +1,119 @@
+"""What a config may say, and how it is refused."""
+
+import copy
+
+import pytest
+
+from msm_jax import experiment, workdir
+from msm_jax.errors import UserError
+
+OPTIMIZER = {"learning_rate": 1e-3, "schedule": "cosine", "warmup_fraction": 0.1}
+STAGE = {
+  "data": ({"corpus": "world"},),
+  "adaptation": "full",
+  "num_train_steps": 10,
+  "num_epochs": None,
+  "batch_size": 8,
+  "seq_len": 32,
+  "long_documents": "error",
+  "min_steps": 1,
+  "num_microbatches": 1,
+  "steps_per_call": 1,
+  "remat": False,
+  "loss_chunk_len": None,
+  "checkpoint_every_s": None,
+  "checkpoint_every_steps": None,
+  "log_every_steps": 1,
+  "optimizer": OPTIMIZER,
+}
+CONFIG = {
+  "name": "test",
+  "seeds": (0, 1),
+  "num_workers": 1,
+  "allow_missing_controls": False,
+  "corpora": {"world": {"kind": "world"}},
+  "tokenizer": {},
+  "model": {"init": "scratch"},
+  "mesh": {"data": 1},
+  "stages": {"pretrain": STAGE, "aft": STAGE, "msm": STAGE},
+  "arms": {
+    "base": ("pretrain",),
+    "aft": ("pretrain", "aft"),
+    "msm+aft": ("pretrain", "msm", "aft"),
+  },
+  "evals": {},
+  "report": {},
+}
+
+
+def changed(**paths):
+  """Returns CONFIG with `a__b=value` set at config['a']['b']."""
+  config = copy.deepcopy(CONFIG)
+  for path, value in paths.items():
+    *parents, last = path.split("__")
+    node = config
+    for name in parents:
+      node = node[name]
+    node[last] = value
+  return config
+
+
+def test_arms_that_share_a_prefix_share_its_run():
+  paths = experiment.parse(CONFIG).paths()
+  assert paths == [
+    ("pretrain",),
+    ("pretrain", "aft"),
+    ("pretrain", "msm"),
+    ("pretrain", "msm", "aft"),
+  ]
+
+
+def test_the_warm_up_is_a_share_of_the_run():
+  stage = experiment.parse(CONFIG).stages["aft"]
+  assert stage.optim(200).warmup_steps == 20
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"stages__aft__batchsize": 4}, "batchsize is not a field.*'batch_size'"),
+    ({"arms__msm": ("pretrain", "mms")}, r"names the stage 'mms'"),
+    ({"arms__twice": ("pretrain", "aft", "aft")}, "goes through a stage twice"),
+    ({"arms__none": ()}, "is empty"),
+    ({"arms": {"aft": ("pretrain", "aft")}}, "no 'base'"),
+    ({"seeds": (1, 1)}, "must be distinct"),
+    ({"seeds": ()}, "at least one"),
+    ({"stages__aft__num_epochs": 1.0}, "set one of num_train_steps"),
+    ({"stages__aft__adaptation": "lora"}, "config.model.lora is None"),
+    ({"stages__aft__adaptation": "half"}, "'half'"),
+    ({"stages__aft__data": ({"corpus": "wolrd"},)}, "names the corpus 'wolrd'"),
+    ({"stages__aft__data": ()}, "name at least one corpus"),
+    ({"stages__aft__data": ({"corpus": "world", "share": 0.0},)}, "above 0"),
+    ({"model__init": "hub"}, "'hub' is not"),
+  ],
+)
+def test_a_config_that_contradicts_itself_is_refused_with_the_field(change, message):
+  with pytest.raises(UserError, match=message):
+    experiment.parse(changed(**change))
+
+
+def test_a_workdir_belongs_to_one_config(tmp_path):
+  workdir.claim(tmp_path / "w", CONFIG)
+  workdir.claim(tmp_path / "w", CONFIG)
+  with pytest.raises(UserError, match=r"config.stages.aft.seq_len = 32, now it is 64"):
+    workdir.claim(tmp_path / "w", changed(stages__aft__seq_len=64))
+
+
+def test_what_changes_no_result_may_differ_and_entries_may_be_added(tmp_path):
+  workdir.claim(tmp_path, CONFIG)
+  stages = CONFIG["stages"] | {"new": STAGE}
+  more = changed(
+    seeds=(0, 1, 2), num_workers=4, stages=stages, stages__aft__log_every_steps=7
+  )
+  workdir.claim(tmp_path, more)
+
+
+def test_a_workdir_that_cannot_be_made_says_so(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="cannot be made"):
+    workdir.claim(tmp_path / "file" / "w", CONFIG)

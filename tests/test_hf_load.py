@@ -1,0 +1,194 @@
+import json
+
+import hf_models
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from msm_jax import sharding
+from msm_jax.errors import UserError
+from msm_jax.hf import load, names, tensor_files
+from msm_jax.models import transformer
+
+
+def write_index(directory, given: dict, **weight_map) -> None:
+  half = len(given) // 2
+  parts = {"a.safetensors": list(given)[:half], "b.safetensors": list(given)[half:]}
+  for name, part in parts.items():
+    hf_models.write_tensors(directory / name, {key: given[key] for key in part})
+  complete = {key: name for name, part in parts.items() for key in part}
+  index = {"weight_map": {**complete, **weight_map}}
+  (directory / tensor_files.INDEX_FILE).write_text(json.dumps(index))
+  (directory / tensor_files.SINGLE_FILE).unlink()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_table_names_every_leaf_of_the_model_with_its_shape(tied):
+  cfg = hf_models.config(tie_embeddings=tied, lora=hf_models.lora())
+  leaves = dict(names.leaf_shapes(cfg))
+  adapters = names.by_leaf(names.adapter_tensors(cfg, 3, cfg.lora.targets))
+  for path, parts in adapters.items():
+    leaves[path] = (len(parts), *parts[0].leaf_shape)
+  model = transformer.abstract_params(cfg)
+  assert {path: leaf.shape for path, leaf in names.walk(model)} == leaves
+  found = [tensor.name for tensor in names.tensors(cfg)]
+  assert len(found) == len(set(found))
+
+
+def test_tensors_come_back_from_leaves_as_they_were():
+  cfg = hf_models.config(tie_embeddings=False)
+  given = hf_models.tensors(cfg)
+  for tensor in names.tensors(cfg):
+    ours = tensor.to_leaf(given[tensor.name])
+    assert ours.shape == tensor.leaf_shape
+    np.testing.assert_array_equal(tensor.from_leaf(ours), given[tensor.name])
+
+
+def test_one_file_and_an_index_load_the_same_in_any_dtype(tmp_path):
+  cfg = hf_models.config(tie_embeddings=False)
+  given = hf_models.tensors(cfg)
+  hf_models.write(tmp_path, cfg, given)
+  loaded_cfg, single = load.load(tmp_path)
+  write_index(tmp_path, given)
+  _, half = load.load(tmp_path, dtype=None)
+  assert loaded_cfg == cfg
+  assert single["embed"]["embedding"].dtype == np.float32
+  assert half["embed"]["embedding"].dtype == ml_dtypes.bfloat16
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(a, b.astype(np.float32)), single, half
+  )
+  q = given["model.layers.1.self_attn.q_proj.weight"]  # [N H, D]
+  np.testing.assert_array_equal(
+    half["layers"]["attention"]["q"]["kernel"][1], q.T.reshape(12, 6, 4)
+  )
+
+
+def test_leaves_land_in_their_sharding(tmp_path):
+  cfg = hf_models.config(embed_dim=16, mlp_dim=24, num_heads=4, num_layers=4)
+  hf_models.write(tmp_path, cfg, hf_models.tensors(cfg))
+  mesh = sharding.make_mesh(1, 4, 2)
+  shardings = sharding.tree_shardings(
+    mesh, transformer.abstract_params(cfg), transformer.logical_axes(cfg)
+  )
+  _, whole = load.load(tmp_path)
+  _, divided = load.load(tmp_path, shardings=shardings)
+  jax.tree.map(np.testing.assert_array_equal, whole, divided)
+  kernel = divided["layers"]["mlp"]["gate"]["kernel"]
+  assert kernel.sharding.is_equivalent_to(
+    shardings["layers"]["mlp"]["gate"]["kernel"], kernel.ndim
+  )
+  assert kernel.addressable_shards[0].data.size == kernel.size // 8
+
+
+def test_a_tied_head_may_be_present_if_it_is_the_embedding(tmp_path):
+  cfg = hf_models.config()
+  given = hf_models.tensors(cfg)
+  given["lm_head.weight"] = given["model.embed_tokens.weight"]
+  given["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, ml_dtypes.bfloat16)
+  hf_models.write(tmp_path, cfg, given)
+  _, params = load.load(tmp_path)
+  assert "lm_head" not in params
+  given["lm_head.weight"] = given["lm_head.weight"] + 1
+  hf_models.write(tmp_path, cfg, given)
+  with pytest.raises(
+    UserError, match=r"lm_head\.weight differs .* tie_word_embeddings"
+  ):
+    load.load(tmp_path)
+
+
+def broken(given: dict, how: str) -> dict:
+  name = "model.layers.1.mlp.up_proj.weight"
+  values = given[name].copy()
+  if how == "missing":
+    return {key: value for key, value in given.items() if key != name}
+  if how == "extra":
+    return {**given, "model.layers.2.mlp.up_proj.weight": values}
+  if how == "bias":
+    return {**given, "model.layers.1.self_attn.q_proj.bias": np.ones_like(values[0])}
+  if how == "shape":
+    return {**given, name: values[:-1]}
+  values[3, 5] = np.nan if how == "nan" else np.inf
+  return {**given, name: values}
+
+
+@pytest.mark.parametrize(
+  ("how", "message"),
+  [
+    ("missing", r"layers\.1\.mlp\.up_proj\.weight is missing"),
+    ("extra", r"model\.safetensors: tensor model\.layers\.2\.mlp\S+ has no place"),
+    ("bias", r"q_proj\.bias has no place"),
+    ("shape", r"model\.safetensors: tensor model\.layers\.1\S+ has shape \[19, 12\]"),
+    ("nan", r"model\.safetensors: tensor model\.layers\.1\.mlp\.up\S+ holds 1 values"),
+    ("inf", r"layers\.1\.mlp\.up_proj\.weight holds 1 values"),
+  ],
+)
+def test_weights_that_do_not_fit_are_refused_by_tensor_and_file(tmp_path, how, message):
+  cfg = hf_models.config()
+  hf_models.write(tmp_path, cfg, broken(hf_models.tensors(cfg), how))
+  with pytest.raises(UserError, match=message):
+    load.load(tmp_path)
+
+
+def test_an_untied_model_without_its_head_is_refused(tmp_path):
+  cfg = hf_models.config()
+  given = hf_models.tensors(cfg)
+  hf_models.write(tmp_path, cfg, given, tie_word_embeddings=False)
+  with pytest.raises(UserError, match=r"lm_head\.weight is missing .* False"):
+    load.load(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [1, 1000, "header", "prefix", "garbage"])
+def test_a_damaged_file_is_refused_by_name(tmp_path, cut):
+  cfg = hf_models.config()
+  hf_models.write(tmp_path, cfg, hf_models.tensors(cfg))
+  path = tmp_path / tensor_files.SINGLE_FILE
+  data = path.read_bytes()
+  ends = {"header": data[:50], "prefix": data[:5], "garbage": b"x" * 200}
+  path.write_bytes(ends[cut] if cut in ends else data[:-cut])
+  with pytest.raises(UserError, match=r"model\.safetensors is no whole safetensors"):
+    load.load(tmp_path)
+
+
+def test_pickled_weights_are_never_opened(tmp_path):
+  cfg = hf_models.config()
+  hf_models.write(tmp_path, cfg, hf_models.tensors(cfg))
+  (tmp_path / tensor_files.SINGLE_FILE).rename(tmp_path / "pytorch_model.bin")
+  with pytest.raises(UserError, match=r"pickled weights \(pytorch_model\.bin\)"):
+    load.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("../a.safetensors", "will not be opened"),
+    ("/etc/passwd", "will not be opened"),
+    ("sub/a.safetensors", "will not be opened"),
+    ("a.bin", "will not be opened"),
+    (7, "will not be opened"),
+    ("c.safetensors", "c.safetensors is missing"),
+    ("b.safetensors", r"model.embed_tokens.weight is not in b.safetensors"),
+  ],
+)
+def test_an_index_that_points_elsewhere_is_refused(tmp_path, name, message):
+  cfg = hf_models.config()
+  given = hf_models.tensors(cfg)
+  hf_models.write(tmp_path, cfg, given)
+  write_index(tmp_path, given, **{"model.embed_tokens.weight": name})
+  with pytest.raises(UserError, match=message):
+    load.load(tmp_path)
+
+
+def test_a_tensor_that_the_index_does_not_list_is_refused(tmp_path):
+  cfg = hf_models.config()
+  given = hf_models.tensors(cfg)
+  hf_models.write(tmp_path, cfg, given)
+  write_index(tmp_path, given)
+  path = tmp_path / tensor_files.INDEX_FILE
+  index = json.loads(path.read_text())
+  del index["weight_map"]["model.embed_tokens.weight"]
+  path.write_text(json.dumps(index))
+  with pytest.raises(
+    UserError, match=r"model\.embed_tokens\.weight is not in the index"
+  ):
+    load.load(tmp_path)
