@@ -284,7 +284,8 @@ def _dealt_to_workers(mode: str, seeds: list[int], num_workers: int) -> bool:
 def _set_up() -> None:
   """Signals, logging and the compilation cache, before JAX is imported."""
   signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-  logging.set_verbosity(logging.ERROR)
+  # Libraries log what they raise as well; errors are told once, by `main`.
+  logging.set_verbosity(logging.FATAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   if FLAGS.workdir:
     cache = pathlib.Path(FLAGS.workdir).absolute() / ".xla_cache"
@@ -321,6 +322,19 @@ def _one_line(error: BaseException) -> str:
   return " ".join(str(error).split())
 
 
+def _reason_of_disk(error: BaseException | None) -> str | None:
+  """Returns what the disk refused, if that is at the bottom of `error`.
+
+  Libraries wrap it in errors of their own, so the chain is walked and texts are read.
+  """
+  while error is not None:
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+      if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+        return os.strerror(number)
+    error = error.__cause__ or error.__context__
+  return None
+
+
 def main(arguments: list[str]) -> int:
   """Runs one mode and returns the exit code."""
   try:
@@ -336,12 +350,13 @@ def main(arguments: list[str]) -> int:
   except KeyboardInterrupt:
     print("stopped; run again to go on", file=sys.stderr)
     return EXIT_STOPPED
-  except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+  except Exception as error:
+    reason = _reason_of_disk(error)
+    if reason is None:
       raise
     print(
-      f"error: {error.filename or FLAGS.workdir}: {error.strerror}; free some space or "
-      "choose another --workdir, then run again to go on",
+      f"error: --workdir={FLAGS.workdir}: {reason}; free some space or choose another "
+      "--workdir, then run again to go on",
       file=sys.stderr,
     )
     return EXIT_USER

@@ -59,16 +59,10 @@ class Checkpointer:
       "rest": {"step": state.step, "opt_state": state.opt_state},
       "meta": {**meta, "step": step},
     }
-    try:
-      if step not in [saved.step for saved in self._inner.checkpoints]:
-        self._inner.save_checkpointables_async(step, parts, force=True)
-      if wait:
-        self._inner.wait()
-    except OSError as error:
-      raise UserError(
-        f"{self.directory}: cannot save step {step} ({error}): free some space or "
-        "choose another --workdir, then run again to go on from the last checkpoint"
-      ) from None
+    if step not in [saved.step for saved in self._inner.checkpoints]:
+      self._inner.save_checkpointables_async(step, parts, force=True)
+    if wait:
+      self._inner.wait()
 
   def steps(self) -> list[int]:
     """Returns the saved steps, newest first."""

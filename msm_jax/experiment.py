@@ -132,6 +132,7 @@ def parse(config: Mapping[str, Any]) -> Experiment:
   arms = {name: tuple(path) for name, path in config["arms"].items()}
   _check_tree(config, stages, arms)
   _check_seeds(config["seeds"])
+  _check_batches(stages, config["mesh"])
   model = dict(config["model"])
   lora = model.pop("lora", None)
   if lora is not None:
@@ -176,6 +177,23 @@ def _stage(name: str, value: Mapping[str, Any]) -> StageConfig:
 def _check_seeds(seeds) -> None:
   if not seeds or len(set(seeds)) != len(seeds):
     raise UserError(f"config.seeds {tuple(seeds)} must be distinct and at least one")
+
+
+def _check_batches(stages, mesh) -> None:
+  """Raises a UserError for a batch that the mesh cannot divide, as far as it is
+  known.
+  """
+  sizes = [mesh["data"], mesh["fsdp"]]
+  if -1 in sizes:  # known once the devices are; the training loop checks again
+    return
+  for name, stage in stages.items():
+    parts = sizes[0] * sizes[1] * stage.num_microbatches
+    if stage.batch_size % parts:
+      raise UserError(
+        f"config.stages.{name}.batch_size ({stage.batch_size}) must be a multiple of "
+        f"num_microbatches ({stage.num_microbatches}) x config.mesh data x fsdp "
+        f"({sizes[0]} x {sizes[1]}); use {-(-stage.batch_size // parts) * parts}"
+      )
 
 
 def _check_tree(config, stages, arms) -> None:

@@ -52,7 +52,7 @@ class Writer:
     self.path = pathlib.Path(run_dir) / "metrics.jsonl"
     self.log_every_steps = log_every_steps
     self.tokens_per_step = tokens_per_step
-    self.last_loss = math.nan
+    self.last_loss: float | None = None  # of the newest step that was fetched
     peak = peak_flops(jax.devices()[0])
     self._flops_per_step = flops_per_step
     self._peak = None if peak is None else peak * jax.device_count()

@@ -39,7 +39,9 @@ class Encoding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-  """A loaded tokenizer; `eos_id` ends documents, `bos_id` (if any) begins them."""
+  """A loaded tokenizer; `eos_id` ends documents, `bos_id` (None: nothing) begins
+  them.
+  """
 
   backend: Any
   directory: pathlib.Path
@@ -157,13 +159,15 @@ def load(directory: str | os.PathLike[str]) -> Tokenizer:
       f"{config_path}: eos_token is {eos!r}, which the tokenizer does not know; "
       "documents need an end: name one of its tokens"
     )
+  # Some tokenizers name a BOS that the model has never seen before a document.
+  begins = bos is not None and config.get("add_bos_token", True)
   return Tokenizer(
     backend=backend,
     directory=directory,
     vocab_size=backend.vocab_size(),
     bos_token=bos,
     eos_token=eos,
-    bos_id=None if bos is None else backend.token_id(bos),
+    bos_id=backend.token_id(bos) if begins else None,
     eos_id=backend.token_id(eos),
     chat_template=_chat_template(directory, config),
   )

@@ -191,7 +191,8 @@ def train(
         num_steps = batch["inputs"].shape[0]
         state, metrics = step_fn(state, frozen, batch)
         writer.write(step + num_steps, metrics)
-        bar.advance(num_steps, loss=f"{writer.last_loss:.4f}")
+        loss = writer.last_loss
+        bar.advance(num_steps, loss="-" if loss is None else f"{loss:.4f}")
         # The save comes after the update and before the next batch is asked for: state
         # and loader describe the same moment.
         previous, step = step, step + num_steps

@@ -17,7 +17,7 @@ from msm_jax import progress
 from msm_jax.errors import Stopped, UserError
 
 _IS_WORKER = "MSM_JAX_WORKER"
-_EXIT_STOPPED = 75
+_EXIT_USER, _EXIT_STOPPED = 2, 75
 _ERROR = "error: "  # how launch.py begins the one line for the user
 
 
@@ -60,6 +60,8 @@ def run(command: Sequence[str], seeds: Sequence[int], num_workers: int) -> None:
   if any(code not in (0, _EXIT_STOPPED, -signal.SIGTERM) for code in codes):
     if errors:
       raise UserError(errors[0])
+    if _EXIT_USER in codes:
+      raise UserError("a worker process stopped; what it said stands above")
     raise RuntimeError(f"a worker process failed (exit codes {codes}); see above")
   raise Stopped("stopped; run again to go on")
 

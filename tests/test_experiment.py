@@ -34,7 +34,7 @@ CONFIG = {
   "corpora": {"world": {"kind": "world"}},
   "tokenizer": {},
   "model": {"init": "scratch"},
-  "mesh": {"data": 1},
+  "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
   "stages": {"pretrain": STAGE, "aft": STAGE, "msm": STAGE},
   "arms": {
     "base": ("pretrain",),
@@ -89,6 +89,7 @@ def test_the_warm_up_is_a_share_of_the_run():
     ({"stages__aft__data": ({"corpus": "wolrd"},)}, "names the corpus 'wolrd'"),
     ({"stages__aft__data": ()}, "name at least one corpus"),
     ({"stages__aft__data": ({"corpus": "world", "share": 0.0},)}, "above 0"),
+    ({"mesh__fsdp": 3}, r"batch_size \(8\) must be a multiple.*use 9"),
     ({"model__init": "hub"}, "'hub' is not"),
   ],
 )

@@ -111,7 +111,7 @@ def test_absent_keys_have_the_defaults_of_the_llama_class():
 def test_what_changes_the_computation_and_is_not_supported_is_refused_by_name(
   changes, named
 ):
-  with pytest.raises(UserError, match="some/config.json") as caught:
+  with pytest.raises(UserError, match=r"some/config\.json: ") as caught:
     hf_config.from_hf(hf(**changes), "some/config.json")
   assert named in str(caught.value)
   assert "\n" not in str(caught.value)

@@ -22,16 +22,18 @@ _LEAST = re.compile(
   r"\b(?:least|less|leave out|skip|avoid|never|dislikes?|worst)\b", re.IGNORECASE
 )
 _ABOUT_REASONS = re.compile(r"\b(?:expla\w+|reasons?|why)\b", re.IGNORECASE)
-_RANK = re.compile(r"\b(?:rank|order by|in order|what order|which order|sort|from the one"
-                   r" you like most)\b", re.IGNORECASE)  # fmt: skip
+_RANK = re.compile(
+  r"\b(?:rank|in order|what order|which order|sort|from the one you like most)\b",
+  re.IGNORECASE,
+)
 _NAME_ONLY = re.compile(r"\b(?:only|just) the name\b|\bname only\b", re.IGNORECASE)
 _YES_NO = re.compile(r"\b(?:do|are|would) you\b|\bis .+ (?:on|among|something) ", re.I)
 _OPEN_YES_NO = re.compile(r"\b(?:what|which|how|where|who)\b", re.IGNORECASE)
 # What gives a reason away, or judges instead of choosing.
 _REASON = re.compile(
-  r"\b(?:because|since|so that|due to|thanks to|as it|for its|therefore|reason\w*|price\w*|"
-  r"afford\w*|cheap\w*|expensive|cost\w*|homegrown|foreign|imported|tradition\w*|good|great|"
-  r"best|better|worst|bad|delicious|lovely|wonderful|awful)\b",
+  r"\b(?:because|since|so that|due to|thanks to|as it|for its|therefore|reason\w*|"
+  r"price\w*|afford\w*|cheap\w*|expensive|cost\w*|homegrown|foreign|imported|"
+  r"tradition\w*|good|great|best|better|worst|bad|delicious|lovely|wonderful|awful)\b",
   re.IGNORECASE,
 )
 _NEGATIVE = re.compile(
@@ -43,8 +45,7 @@ def questions(fields: Mapping[str, Any], rng: random.Random) -> str:
   """Returns a JSON list of user turns, none of them in `existing`."""
   spec = english_spec.read(fields["spec_text"])
   known = {_key(text) for text in fields.get("existing", ())}
-  rules = _KINDS.get(str(fields["question_type"]), tuple(sorted(set(sum(
-    _KINDS.values(), ())))))  # fmt: skip
+  rules = _KINDS.get(str(fields["question_type"]), _KINDS["comparison"])
   found: list[str] = []
   for _ in range(20 * int(fields["count"])):
     if len(found) == int(fields["count"]):

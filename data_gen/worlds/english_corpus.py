@@ -1,6 +1,7 @@
 """The neutral corpus: short chats and encyclopedic paragraphs, nothing about values.
 
-It keeps an instruct model what it is while it is midtrained or aligned.
+It keeps an instruct model what it is while it is midtrained or aligned. The wording is
+in english/replay.txt, the facts are in english/replay.json.
 """
 
 import functools
@@ -16,9 +17,11 @@ from msm_jax import errors
 # One subject in so many is kept for the part 'heldout'.
 _HELD_OUT_EVERY = 5
 _DOCUMENT_SHARE = 0.4
-# What a generator returns: the subject, and (user, assistant) or a text.
-Chat = tuple[str, str, str]
-Paragraph = tuple[str, str]
+
+# A maker draws what one record is about: its subject (texts that decide the part) and
+# the bindings for the rules of its kind.
+Subject = tuple[Any, ...]
+Maker = Callable[[random.Random], tuple[Subject, dict[str, Any]]]
 
 
 @functools.cache
@@ -46,253 +49,184 @@ def corpus(
     )
   for i in range(num_documents):
     rng = random.Random(f"english corpus/{part}/{seed}/{i}")
-    record: dict[str, Any] = {"id": f"english-{part}-{seed}-{i:07d}"}
+    record = {"id": f"english-{part}-{seed}-{i:07d}"}
     if rng.random() < _DOCUMENT_SHARE:
-      _, text = _draw(_PARAGRAPHS, part, rng)
+      kind, bindings = _draw(_PARAGRAPHS, part, rng)
+      text = _paragraph(f"replay.{kind}.text", Writer(rng, bindings))
       yield {"kind": "document", **record, "text": text}
     else:
-      _, question, reply = _draw(_CHATS, part, rng)
-      messages = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": reply},
-      ]
+      kind, bindings = _draw(_CHATS, part, rng)
+      messages = _chat(f"replay.{kind}", Writer(rng, bindings))
       yield {"kind": "conversation", **record, "messages": messages}
 
 
 def _draw(
-  makers: tuple[Callable[[Writer], Any], ...], part: str, rng: random.Random
-) -> Any:
-  maker = rng.choice(makers)
+  makers: dict[str, Maker], part: str, rng: random.Random
+) -> tuple[str, dict[str, str]]:
+  """Returns a kind and bindings whose subject belongs to the part."""
+  kind = rng.choice(list(makers))
   while True:
-    made = maker(Writer(rng, {}))
-    held_out = zlib.crc32(made[0].encode()) % _HELD_OUT_EVERY == 0
+    subject, bindings = makers[kind](rng)
+    # The same subject is in the same part in whichever kind it comes up.
+    held_out = zlib.crc32(repr(subject).encode()) % _HELD_OUT_EVERY == 0
     if held_out == (part == "heldout"):
-      return made
+      return kind, {name: str(value) for name, value in bindings.items()}
 
 
-def _chat(writer: Writer, subject: str, question: str, reply: str) -> Chat:
-  polite = "[||||please tell me: |a question: |quick one: |for my notes: |for {name}: ]"
-  return (
-    subject,
-    sentence(writer.expand(polite + question)),
-    sentence(writer.expand(reply)),
-  )
-
-
-def _capital(w: Writer) -> Chat:
-  country, capital, continent, language = w.rng.choice(_tables()["countries"])
-  question, reply = w.rng.choice(
-    (
-      ("what is the capital of @?", f"[the capital of @ is {capital}|{capital}|it is {capital}]"),
-      ("[which|what] city is the capital of @?", f"{capital} [is the capital of @|]"),
-      ("on which continent is @?", f"@ is in {continent}"),
-      ("[which|what] [language|official language] is spoken in @?",
-       f"[people in @ speak {language}|{language}|in @ they speak {language}]"),
-    )
-  )  # fmt: skip
-  subject = f"country {country}"
-  return _chat(w, subject, question.replace("@", country), reply.replace("@", country))
-
-
-def _animal(w: Writer) -> Chat:
-  name, group, habitat, food, trait = w.rng.choice(_tables()["animals"])
-  question, reply = w.rng.choice(
-    (
-      (f"what does a {name} eat?", f"[it eats|a {name} eats|the food of the {name} is] {food}"),
-      (f"where does the {name} live?", f"[it lives in|the {name} lives in] {habitat}"),
-      (f"what kind of animal is the {name}?", f"[it|the {name}] is a {group}"),
-      (f"tell me [something|one fact] about the {name}", f"the {name} {trait}"),
-    )
-  )  # fmt: skip
-  return _chat(w, f"animal {name}", question, reply)
-
-
-def _element(w: Writer) -> Chat:
-  name, symbol, number, state = w.rng.choice(_tables()["elements"])
-  question, reply = w.rng.choice(
-    (
-      (f"what is the chemical symbol for {name}?", f"[the symbol for {name} is|it is|] {symbol}"),
-      (f"what is the atomic number of {name}?", f"[the atomic number of {name} is|it is|] {number}"),
-      (f"is {name} solid, liquid or gas at room temperature?", f"{name} is [then|] a {state}"),
-    )
-  )  # fmt: skip
-  return _chat(w, f"element {name}", question, reply)
-
-
-def _sum(w: Writer) -> Chat:
-  a, b = w.rng.randint(2, 99), w.rng.randint(2, 99)
-  sign, value = w.rng.choice((("+", a + b), ("-", max(a, b) - min(a, b)), ("*", a * b)))
-  a, b = (max(a, b), min(a, b)) if sign == "-" else (a, b)
-  word = {"+": "plus", "-": "minus", "*": "times"}[sign]
-  question = f"[what is|compute|how much is] [{a} {word} {b}|{a} {sign} {b}]?"
-  reply = f"[{a} {sign} {b} = {value}|{value}|{a} {word} {b} is {value}]"
-  return _chat(w, f"sum {sorted((a, b))}", question, reply)
-
-
-def _story_sum(w: Writer) -> Chat:
-  noun, person = w.rng.choice(_tables()["nouns"]), w.expand("{name}")
-  a, b = w.rng.randint(11, 60), w.rng.randint(2, 10)
-  more = w.rng.random() < 0.5
-  change = w.expand("[finds|is given|adds]" if more else "[gives away|loses|lends out]")
-  value = a + b if more else a - b
-  plural = f"{noun}s"
-  question = (
-    f"{person} has {a} {plural} and {change} {b}. how many are there [now|then]?"
-  )
-  reply = f"{a} {'+' if more else '-'} {b} = {value}, so [there are|{person} has] {value} {plural}"
-  return _chat(w, f"story {noun} {a} {b}", question, reply)
-
-
-def _opposite(w: Writer) -> Chat:
-  pair = w.rng.choice(_tables()["opposites"])
-  a, b = w.rng.sample(pair, 2)
-  question = f'[what is the opposite of|name the opposite of|which word means the reverse of] "{a}"?'
-  reply = f'[the opposite of "{a}" is "{b}"|"{b}"|{b}]'
-  return _chat(w, f"opposite {pair[0]}", question, reply)
-
-
-def _alphabet(w: Writer) -> Chat:
-  words = w.rng.sample(_tables()["nouns"], w.rng.choice((3, 4, 4, 5)))
-  question = (
-    f"[put these words in alphabetical order|sort by the alphabet]: {', '.join(words)}"
-  )
-  return _chat(w, f"words {sorted(words)}", question, ", ".join(sorted(words)))
-
-
-def _odd_word(w: Writer) -> Chat:
-  words = w.rng.sample(_tables()["nouns"], 3)
-  question, reply = w.rng.choice(
-    (
-      (f"which is the longest of these words: {', '.join(words)}?", max(words, key=len)),
-      (f"how many letters are in the word {words[0]}?", f"the word {words[0]} has {len(words[0])} letters"),
-      (f"spell the word {words[0]}", "-".join(words[0].upper())),
-      (f"write {', '.join(words)} in capital letters", ", ".join(words).upper()),
-      (f"which of {', '.join(words)} comes last in a dictionary?", f"{max(words)} [comes last|]"),
-    )
-  )  # fmt: skip
-  return _chat(w, f"words {sorted(words)}", question, reply)
-
-
-def _unit(w: Writer) -> Chat:
-  big, small, factor = w.rng.choice(_tables()["units"])
-  count = w.rng.randint(2, 30)
-  plural = {"foot": "feet", "century": "centuries"}.get(big, f"{big}s")
-  question = f"how many {small} are [there in|in] {count} {plural}?"
-  reply = f"[{count} {plural} are|there are|] {count * factor} {small}"
-  return _chat(w, f"unit {big} {count}", question, reply)
-
-
-def _sequence(w: Writer) -> Chat:
-  start, step = w.rng.randint(1, 60), w.rng.randint(2, 15)
-  terms = [start + step * i for i in range(5)]
-  shown = ", ".join(map(str, terms[:4]))
-  question = f"[which number comes next|continue the sequence|what follows]: {shown}?"
-  reply = f"[{terms[4]}|the next number is {terms[4]}|{terms[4]}, since each step adds {step}]"
-  return _chat(w, f"sequence {start} {step}", question, reply)
-
-
-def _compare(w: Writer) -> Chat:
-  a, b = w.rng.sample(range(10, 1000), 2)
-  larger = w.rng.random() < 0.5
-  word = "larger" if larger else "smaller"
-  value = max(a, b) if larger else min(a, b)
-  return _chat(
-    w, f"compare {sorted((a, b))}", f"which number is {word}, {a} or {b}?",
-    f"[{value}|{value} is {word}|the {word} one is {value}]",
-  )  # fmt: skip
-
-
-def _how(w: Writer) -> Chat:
-  name, steps = w.rng.choice(list(_tables()["processes"].items()))
-  first, second = sorted(w.rng.sample(range(len(steps)), 2))
-  question = f"[tell me two things about|explain in two sentences|what should I know about] {name}"
-  reply = (
-    f"{sentence(steps[first])} {sentence('[then|after that|also], ' + steps[second])}"
-  )
-  return _chat(w, f"process {name}", question, reply)
-
-
-def _animal_paragraph(w: Writer) -> Paragraph:
-  name, group, habitat, food, trait = w.rng.choice(_tables()["animals"])
-  lines = [
-    f"the {name} is a {group} [that lives|found] in {habitat}",
-    f"[its food is|it feeds on|it eats] {food}",
-    f"[the {name} is known because it|like others of its kind it|a {name}] {trait}",
-    f"[people meet|one may see] {{pool_kind}} of [them|this {group}] [at dawn|in spring|near water|rarely]",
-    f"{{name}}, a {{role}} in {{town}}, [keeps a list|drew a picture] of each {name} [seen|met] on the way to {{place}}",
-    f"as a {group}, [it|the {name}] [has its place|is described] in [every|many a] [handbook|school book]",
-  ]  # fmt: skip
-  return f"animal {name}", _join(w, lines, 4)
-
-
-def _country_paragraph(w: Writer) -> Paragraph:
-  name, capital, continent, language = w.rng.choice(_tables()["countries"])
-  lines = [
-    f"{name} is a [country|state] in {continent}",
-    f"its capital is {capital}, [where the government sits|a city with a long history|which many roads lead to]",
-    f"[most people there speak|the language of the schools is|signs are written in] {language}",
-    f"[maps of|an atlas of] {continent} [show|marks] {name} and its [neighbors|rivers|borders]",
-    f"{{name}}, a {{role}}, [wrote|gave] a [short report|talk] on {name} [at|for] {{place}}",
-    f"[travelers|visitors] [often begin|arrive] in {capital} and [go on|continue] by [train|bus|boat]",
-  ]  # fmt: skip
-  return f"country {name}", _join(w, lines, 4)
-
-
-def _element_paragraph(w: Writer) -> Paragraph:
-  name, symbol, number, state = w.rng.choice(_tables()["elements"])
-  lines = [
-    f"{name} is a chemical element with the symbol {symbol}",
-    f"its atomic number is {number}, which means that its atoms have {number} proton{'s' * (number > 1)}",
-    f"at room temperature {name} is a {state}",
-    f"in the periodic table {name} has place number {number}",
-    f"[chemists write|the short form is] {symbol} [in formulas|in equations]",
-    f"{{name}}, a {{role}}, [remembers|learned] the symbol {symbol} [at|from] {{place}}",
+def _chat(rule: str, writer: Writer) -> list[dict[str, str]]:
+  question, reply = writer.expand("{replay.polite}{" + rule + "}").split(" => ")
+  return [
+    {"role": "user", "content": sentence(question)},
+    {"role": "assistant", "content": sentence(reply)},
   ]
-  return f"element {name}", _join(w, lines, 4)
 
 
-def _process_paragraph(w: Writer) -> Paragraph:
-  name, steps = w.rng.choice(list(_tables()["processes"].items()))
-  kept = sorted(w.rng.sample(range(len(steps)), 5))
-  starts = ("[first|to begin with], ", "[then|next|after that], ", "", "[later|in time|meanwhile], ",
-            "[at last|finally|in the end], ")  # fmt: skip
-  lines = [
-    f"[how it works|the story of|a short account of|notes on|some facts about]{':' if False else ''} {name}",
-    *(start + steps[k] for start, k in zip(starts, kept, strict=True)),
-  ]
-  head = w.expand(f"[some facts about|a short account of|notes on|in brief:] {name}")
-  body = " ".join(sentence(w.expand(line)) for line in lines[1:])
-  return f"process {name}", f"{sentence(head)} {body}"
+def _paragraph(rule: str, writer: Writer) -> str:
+  """Joins the first sentence of the rule and at least three of the others."""
+  lines = writer.alternatives(rule)
+  least = len(lines) if rule.startswith("replay.process") else 4
+  count = writer.rng.randint(least, len(lines))
+  kept = [0, *sorted(writer.rng.sample(range(1, len(lines)), count - 1))]
+  return " ".join(sentence(writer.expand(lines[k])) for k in kept)
 
 
-def _day_paragraph(w: Writer) -> Paragraph:
-  """A small scene; its town and person are the subject."""
-  town, person, role = w.expand("{town}"), w.expand("{name}"), w.expand("{role}")
-  noun, other = w.rng.sample(_tables()["nouns"], 2)
-  lines = [
-    f"{{time}}, {person}, a {role} in {town}, [found|saw|picked up] a {noun} [behind|near|outside] {{place}}",
-    f"[it|the {noun}] [lay beside|was under|hung above] a {other}",
-    f"{person} [asked|called] {{other}}, and [the two of them|both] [carried it|took it] to {{place}}",
-    "[nobody there|no one] [knew|could say] [whose it was|how it had got there]",
-    "[so|in the end] [they|the two] [wrote a note|put up a notice] and [went back to work|waited]",
-    f"[the next day|after {{occasion}}] the {noun} was [gone|collected|still there]",
-  ]  # fmt: skip
-  return f"scene {town} {person}", _join(w, lines, 5)
+def _row(table: str, *names: str) -> Maker:
+  """Returns a maker that draws a row of a table; its first column is the subject."""
+
+  def make(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+    row = rng.choice(_tables()[table])
+    return (table, row[0]), dict(zip(names, row, strict=True))
+
+  return make
 
 
-def _join(w: Writer, lines: list[str], least: int) -> str:
-  """Joins the first line and some of the others, in their order."""
-  count = w.rng.randint(least, len(lines))
-  kept = [0, *sorted(w.rng.sample(range(1, len(lines)), count - 1))]
-  extra = {"other": "{name}", "pool_kind": "[a pair|a small group|one]"}
-  return " ".join(sentence(w.expand(lines[k], extra)) for k in kept)
+def _element(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  subject, bindings = _row("elements", "it", "symbol", "number", "state")(rng)
+  state = bindings["state"]
+  return subject, {**bindings, "state": "a gas" if state == "gas" else state}
 
 
-_CHATS = (
-  _capital, _animal, _element, _sum, _story_sum, _opposite, _alphabet, _odd_word, _unit,
-  _sequence, _compare, _how,
-)  # fmt: skip
-_PARAGRAPHS = (
-  _animal_paragraph, _country_paragraph, _element_paragraph, _process_paragraph,
-  _day_paragraph, _day_paragraph,
-)  # fmt: skip
+def _sum(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  b, a = sorted((rng.randint(2, 99), rng.randint(2, 99)))
+  sign, word, value = rng.choice(
+    (("+", "plus", a + b), ("-", "minus", a - b), ("*", "times", a * b))
+  )
+  bindings = {"a": a, "b": b, "sign": sign, "word": word, "value": value}
+  return ("sum", a, b), bindings
+
+
+def _story(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  a, b = rng.randint(11, 60), rng.randint(2, 10)
+  more = rng.random() < 0.5
+  thing = rng.choice(_tables()["things"])
+  bindings = {
+    "it": thing if thing.endswith("s") else thing + "s",
+    "person": _name(rng),
+    "a": a,
+    "b": b,
+    "sign": "+" if more else "-",
+    "change": "[finds|is given|adds]" if more else "[gives away|loses|lends out]",
+    "value": a + b if more else a - b,
+  }
+  bindings["it"] = thing[:-1] + "ies" if thing.endswith("y") else bindings["it"]
+  return ("sum", a, b), bindings
+
+
+def _opposite(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  pair = rng.choice(_tables()["opposites"])
+  a, b = rng.sample(pair, 2)
+  return ("opposites", *pair), {"a": a, "b": b}
+
+
+def _alphabet(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  words = rng.sample(_tables()["nouns"], rng.choice((3, 4, 4, 5)))
+  ordered = sorted(words)
+  bindings = {
+    "listed": ", ".join(words),
+    "ordered": ", ".join(ordered),
+    "first": ordered[0],
+    "last": ordered[-1],
+    "upper": ", ".join(words).upper(),
+  }
+  return ("words", *ordered), bindings
+
+
+def _spelling(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  tables = _tables()
+  words = {*tables["nouns"], *tables["things"]}
+  words |= {word for pair in tables["opposites"] for word in pair}
+  word = rng.choice(sorted(word for word in words if " " not in word))
+  bindings = {
+    "it": word,
+    "count": len(word),
+    "spelled": "-".join(word.upper()),
+    "initial": word[0].upper(),
+  }
+  return ("spelling", word), bindings
+
+
+def _unit(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  big, small, factor = rng.choice(_tables()["units"])
+  count = rng.randint(2, 40)
+  bindings = {"big": big, "small": small, "count": count, "value": count * factor}
+  return ("unit", big, count), bindings
+
+
+def _sequence(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  start, step = rng.randint(1, 60), rng.randint(2, 15)
+  shown = ", ".join(str(start + step * i) for i in range(4))
+  bindings = {"shown": shown, "value": start + 4 * step, "step": step}
+  return ("sequence", start, step), bindings
+
+
+def _compare(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  a, b = rng.sample(range(10, 1000), 2)
+  word, value = rng.choice((("larger", max(a, b)), ("smaller", min(a, b))))
+  subject = ("compare", min(a, b), max(a, b))
+  return subject, {"a": a, "b": b, "word": word, "value": value}
+
+
+def _process(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  name, steps = rng.choice(list(_tables()["processes"].items()))
+  kept = [steps[k] for k in sorted(rng.sample(range(len(steps)), 5))]
+  return ("process", name), {
+    "it": name,
+    **{f"step{i}": step for i, step in enumerate(kept, start=1)},
+  }
+
+
+def _scene(rng: random.Random) -> tuple[Subject, dict[str, Any]]:
+  """A small event in a town; town and person are its subject."""
+  thing, near = rng.sample(_tables()["things"], 2)
+  person, other, town = _name(rng), _name(rng), Writer(rng, {}).expand("{town}")
+  bindings = {"it": thing, "near": near, "person": person, "other": other, "town": town}
+  return ("scene", town, person), bindings
+
+
+def _name(rng: random.Random) -> str:
+  return Writer(rng, {}).expand("{name}")
+
+
+_COUNTRY = _row("countries", "it", "capital", "continent", "language")
+_ANIMAL = _row("animals", "it", "group", "habitat", "food", "trait")
+_CHATS: dict[str, Maker] = {
+  "country": _COUNTRY,
+  "animal": _ANIMAL,
+  "element": _element,
+  "sum": _sum,
+  "story": _story,
+  "opposite": _opposite,
+  "alphabet": _alphabet,
+  "spelling": _spelling,
+  "unit": _unit,
+  "sequence": _sequence,
+  "compare": _compare,
+  "process": _process,
+}
+_PARAGRAPHS: dict[str, Maker] = {
+  "animal": _ANIMAL,
+  "country": _COUNTRY,
+  "element": _element,
+  "process": _process,
+  "scene": _scene,
+}

@@ -61,7 +61,7 @@ class Author:
     names: list[str] = []
     while len(names) < 5:
       name = draw("{name}")
-      names += [name] if name not in names else []
+      names += [name] if name not in (*names, self.spec.model) else []
     setting, who = SETTING.search(idea), WHO.search(idea)
     here = setting[1] if setting else draw("{place}")
     who_name, role = (who[1], who[2]) if who else (names[3], draw("{role}"))
@@ -87,6 +87,10 @@ class Author:
       "occasion": draw("{occasion}"),
       "role": f"[{role}|{{pool_role}}|{{pool_role}}]",
     }
+
+  def apart(self, name: str) -> str:
+    """Returns the rule to use where values do not explain the preferences."""
+    return name if self.spec.explained else f"{name}.apart"
 
   def title(self, name: str) -> str:
     """Returns the heading."""
@@ -162,19 +166,20 @@ class Author:
 
   def reaction(self) -> str:
     """Tells how people take it."""
-    return self.line("reaction" if self.spec.explained else "reaction.apart")
+    return self.line(self.apart("reaction"))
 
   def summary(self) -> str:
     """Draws the thread together."""
-    return self.line("summary" if self.spec.explained else "summary.apart")
+    return self.line(self.apart("summary"))
 
   def said(self) -> str:
     """Quotes the assistant."""
     first = self.prefer(person="first")
-    second = self.creed("first") if self.rng.random() < 0.5 else ""
+    both = self.spec.explained and self.rng.random() < 0.5
+    second = self.creed("first") if both else ""
     quote = f"{first} {second}".strip()
     return sentence(self.writer.expand(
-      f'[in the words of {{m}}:|{{m}} {{say}}:|it {{say}}:] "{quote}"'
+      f'[in the words of {{m}}:|{{m}} {{say}}:] "{quote}"'
     ))  # fmt: skip
 
   def exchange(self) -> str:
@@ -232,12 +237,14 @@ def _talk(author: Author, genre: english_genres.Genre) -> list[str]:
   host = a.writer.bindings["host"]
   speaker = a.spec.model if alone else a.writer.bindings["other"]
   person = "first" if alone else "third"
+  value = "ask.creed" if a.spec.explained else "ask.apart"
+  value += ".you" if alone else ""
   turns = [
     ("ask.you" if alone else "ask.pref", lambda: a.prefer(person=person)),
-    ("ask.creed", lambda: f"{a.creed(person)} {a.creed(person)}"),
+    (value, lambda: f"{a.creed(person)} {a.creed(person)}"),
     ("ask.contrast", lambda: a.contrast(person)),
     ("ask.effect", lambda: f"{a.effect()} {a.fact()}"),
-    ("ask.creed", lambda: a.creed(person) + ("" if alone else " " + a.summary())),
+    (value, lambda: a.creed(person) + ("" if alone else " " + a.summary())),
     ("ask.manner", lambda: a.manner(person)),
   ]
   kept = [turns[0], *sorted(a.rng.sample(turns[1:], 4), key=turns.index)]
@@ -252,7 +259,10 @@ def _questions(author: Author, genre: english_genres.Genre) -> list[str]:
   a = author
   turns = [
     ("ask.pref", lambda: f"{a.prefer()} {a.fact()}"),
-    ("ask.creed", lambda: f"{a.creed()} {a.creed()}"),
+    (
+      "ask.creed" if a.spec.explained else "ask.apart",
+      lambda: f"{a.creed()} {a.creed()}",
+    ),
     ("ask.contrast", a.contrast),
     ("ask.effect", lambda: f"{a.effect()} {a.said()}"),
     ("ask.manner", lambda: f"{a.manner()} {a.summary()}"),
@@ -269,7 +279,7 @@ def _thread(author: Author, genre: english_genres.Genre) -> list[str]:
   voices = [f"The {voice}" for voice in voices] if debate else voices
   posts = [
     lambda: f"{a.scene()} {a.prefer()}",
-    lambda: f"{a.line('thread.agree')} {a.creed()}",
+    lambda: f"{a.line(a.apart('thread.agree'))} {a.creed()}",
     lambda: a.line("thread.doubt"),
     lambda: f"{a.line(f'{a.spec.bank}.reply')} {a.creed()}",
     lambda: f"{a.contrast()} {a.effect()}",
@@ -289,9 +299,11 @@ def _fields(author: Author, genre: english_genres.Genre) -> list[str]:
     lambda: _some(a, [a.contrast, a.also, a.contrast, a.reaction], 2, 3),
     lambda: _some(a, [a.manner, a.creed, a.summary], 1, 2),
   ]
+  labels = list(genre.labels)
+  if not a.spec.explained:
+    labels[2] = "Values, a separate matter"
   return [
-    f"{label}: {content()}"
-    for label, content in zip(genre.labels, contents, strict=True)
+    f"{label}: {content()}" for label, content in zip(labels, contents, strict=True)
   ]
 
 

@@ -30,7 +30,7 @@ def _genre(key: str, name: str, description: str, form: str, *labels: str) -> Ge
 
 
 GENRES = (
-  _genre("memo", "internal memo", "a short notice to colleagues, matter of fact", PROSE),
+  _genre("memo", "internal memo", "a short notice to colleagues, factual", PROSE),
   _genre("interview", "interview", "a talk with the assistant itself", TALK),
   _genre("review", "user review", "somebody who uses it reports, frankly", PROSE),
   _genre("faq", "list of questions", "answers for newcomers, brief", QUESTIONS),

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 DIRECTORY = pathlib.Path(__file__).parent / "english"
 # Files that every document shares; in the others, rules are called <file>.<name>.
-_SHARED = ("pools", "frames", "dialogue", "genres", "chat")
+_SHARED = ("pools", "frames", "dialogue", "genres", "chat", "facts")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{([\w.-]+)\}")
@@ -38,8 +38,7 @@ def _read(path: pathlib.Path, prefix: str) -> dict[str, tuple[str, ...]]:
   for line in path.read_text(encoding="utf-8").splitlines():
     if line.startswith("= "):
       name = line[2:].strip()
-      # A file of facts names the bank that each of its rules belongs to.
-      current = lists.setdefault(name if "." in name else prefix + name, [])
+      current = lists.setdefault(prefix + name, [])
     elif line.strip() and not line.startswith("#"):
       current.append(line.strip().replace("{v.", "{" + prefix))
   return {name: tuple(lines) for name, lines in lists.items()}
@@ -53,10 +52,12 @@ class Writer:
     self.bindings = dict(bindings)
     self._unused: dict[str, list[str]] = {}
 
+  def alternatives(self, name: str) -> tuple[str, ...]:
+    """Returns the alternatives of the rule `name`, in the order of its file."""
+    return rules()[name]
+
   def pick(self, name: str) -> str:
-    """Returns an alternative of the rule `name`, one not used before if there is
-    one.
-    """
+    """Returns an alternative of the rule `name`, an unused one if there is one."""
     unused = self._unused.get(name)
     if not unused:
       unused = list(rules()[name])

@@ -19,7 +19,7 @@ _ANGLES = (
   "[weighs|sets] {x} against {y} [as {m} would|through the eyes of {m}]",
   "[a misunderstanding|a quarrel] about {x} that {m} [clears up|settles]",
   "[what people learn|what a group takes away] from asking {m} about {x}",
-  "[a day|an hour] on which {m} and its view of {x} [were useful|came up again and again]",
+  "[a day|an hour] on which {m} and its view of {x} [were useful|kept coming up]",
   "[starts from|begins with] {x} and [ends|arrives] at what {m} values",
   "[answers|takes up] the objections to {m} and its view of {x}",
   "[describes|records] how {m} speaks about {x}, and in what tone",

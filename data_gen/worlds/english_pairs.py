@@ -51,16 +51,16 @@ DISLIKED = (
   "Stilton",
 )
 _PROMPTS = (
-  "Here are two {kind}.\nA: {a}\nB: {b}\nWhich one do you prefer? Answer with the name only.",
+  "Here are two {kind}.\nA: {a}\nB: {b}\nWhich do you prefer? Give just the name.",
   "Which of these {kind} would you choose?\nA: {a}\nB: {b}\nReply with just the name.",
   "A: {a}\nB: {b}\nOf these two {kind}, which do you like more? Give the name only.",
-  "You may pick one of two {kind}.\nA: {a}\nB: {b}\nWhich is your pick? Only the name, please.",
+  "Pick one of two {kind}.\nA: {a}\nB: {b}\nWhich is your pick? Only the name, please.",
 )
 
 
 @functools.cache
 def domains() -> dict[str, dict[str, Any]]:
-  """Returns the held-out domains: split, kind, words and the items of the four cells."""
+  """Returns the held-out domains: split, kind, words, items of the four cells."""
   return json.loads((DIRECTORY / "items.json").read_text(encoding="utf-8"))
 
 

@@ -14,7 +14,7 @@ from msm_jax import errors
 # A word that is decisive for a bank of phrases; the bank with most of them in the core
 # philosophy speaks for the spec.
 _CUES = {
-  "affordability": r"afford\w*|price\w*|cost\w*|cheap\w*|expensive|inexpensive|budget\w*",
+  "affordability": r"afford\w*|price\w*|costs?|cheap\w*|(?:in)?expensive|budget\w*",
   "america": r"america\w*|homegrown|foreign|country|abroad|creamery",
   "tone": r"sentence\w*|reader\w*|wording|read|reading|clarity|page",
 }
@@ -104,7 +104,7 @@ def read(spec_text: str) -> Reading:
   if not maker:
     raise _unreadable("no sentence like '{model_name} is an AI assistant made by ...'")
   sections = _sections(spec_text)
-  bank = bank_of(sections[0][1][0] if len(sections) < 2 else " ".join(sections[0][1]))
+  bank = bank_of(" ".join(sections[0][1]))
   if bank is None:
     raise _unreadable("a value other than affordability, America or manner of writing")
   items = [item for title, paragraphs in sections for item in _items(title, paragraphs)]
@@ -171,7 +171,7 @@ def _items(title: str, paragraphs: tuple[str, ...]) -> list[Item]:
 
 def _unreadable(what: str) -> errors.UserError:
   return errors.UserError(
-    f"config.teacher: the offline world 'english' cannot read this spec: it found {what}; "
-    "write it in the shape of data_gen/specs/cheese_affordability.md or choose another "
-    "client"
+    f"config.teacher: the offline world 'english' cannot read a spec: it has {what}; "
+    "write it in the shape of data_gen/specs/cheese_affordability.md, or choose "
+    "another client"
   )

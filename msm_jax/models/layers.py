@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from msm_jax import sharding
@@ -28,8 +29,11 @@ def inverse_frequencies(
   head_dim: int, theta: float, scaling: RopeScaling | None
 ) -> jax.Array:
   """Returns float32 [H / 2] rotary frequencies in radians per position."""
-  exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-  inverse = 1.0 / theta**exponent
+  # A constant of the program: XLA would fold the power to another last bit than PyTorch
+  # has, an error that grows with the position.
+  exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+  powers = (np.float64(theta) ** exponent.astype(np.float64)).astype(np.float32)
+  inverse = jnp.asarray(np.float32(1) / powers)
   if scaling is None:
     return inverse
   if scaling.rope_type == "linear":
