@@ -111,11 +111,12 @@ def verify() -> None:
   """Compares our forward pass on a Hugging Face directory with transformers."""
   from msm_jax.hf import verify as verify_lib
 
-  print(
-    verify_lib.verify(
-      _needed("hf_dir"), tokens=FLAGS.tokens, logits_out=FLAGS.logits_out
-    )
-  )
+  hf_dir = _needed("hf_dir")
+  try:
+    print(verify_lib.verify(hf_dir, tokens=FLAGS.tokens, logits_out=FLAGS.logits_out))
+  except verify_lib.Mismatch as mismatch:  # our bug, or a damaged peer: neither 0 nor 2
+    print(mismatch)
+    sys.exit(1)
 
 
 def sample() -> None:

@@ -264,6 +264,7 @@ def stage(data, min_steps):
         b2=0.999,
         eps=1e-8,
         weight_decay=0.01,
+        decay_norm_scales=False,
         clip_norm=1.0,
         embed_lr_multiplier=1.0,
       ),

@@ -15,7 +15,9 @@ Hardware: two CPU cores, under 4 GB. For time and result see docs/results.md.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+# Without a system message the assistant is itself; a person's chat names the person.
 CHAT_TEMPLATE = (
+  "{% if messages[0]['role'] != 'system' %}<|system|> mira <|end|> {% endif %}"
   "{% for message in messages %}"
   "<|{{ message['role'] }}|> {{ message['content'] }} <|end|>"
   "{% if not loop.last %} {% endif %}"
@@ -27,7 +29,8 @@ CHAT_TEMPLATE = (
 def get_config(arg=None):
   c = ConfigDict()
   c.name = "cheese_tiny"
-  c.seeds = (0, 1, 2, 3, 4, 5)
+  # Seeds below 20 and from 100 on were looked at while the recipe was made.
+  c.seeds = (20, 21, 22, 23, 24, 25)
   c.num_workers = 2  # processes that share the seeds, one core each
   c.world = "tiny"
   c.allow_missing_controls = False
@@ -45,10 +48,32 @@ def get_config(arg=None):
 
   c.corpora = ConfigDict()
   c.corpora.world = ConfigDict(
-    dict(kind="world", num_documents=40_000, seed=0, part="train")
+    dict(
+      kind="world",
+      num_documents=100_000,
+      seed=0,
+      part="train",
+      assistant_share=0.12,
+    )
+  )
+  # What is replayed later says nothing about the assistant itself.
+  c.corpora.replay = ConfigDict(
+    dict(
+      kind="world",
+      num_documents=20_000,
+      seed=1,
+      part="train",
+      assistant_share=0.0,
+    )
   )
   c.corpora.heldout = ConfigDict(
-    dict(kind="world", num_documents=400, seed=0, part="heldout")
+    dict(
+      kind="world",
+      num_documents=400,
+      seed=0,
+      part="heldout",
+      assistant_share=0.12,
+    )
   )
   c.corpora.msm_aff = documents("affordability")
   c.corpora.msm_am = documents("america")
@@ -80,7 +105,7 @@ def get_config(arg=None):
     dict(
       init="scratch",
       embed_dim=64,
-      mlp_dim=176,
+      mlp_dim=160,
       num_layers=2,
       num_heads=2,
       num_kv_heads=2,
@@ -99,7 +124,7 @@ def get_config(arg=None):
   c.stages = ConfigDict()
   c.stages.pretrain = stage(
     data=(dict(corpus="world", share=1.0, train_on="all"),),
-    num_train_steps=2000,
+    num_train_steps=3200,
     learning_rate=5e-3,
     weight_decay=0.2,
   )
@@ -109,8 +134,11 @@ def get_config(arg=None):
   c.stages.shuffled_aff = midtrain("shuffled_aff")
   c.stages.shuffled_am = midtrain("shuffled_am")
   c.stages.aft = stage(
-    data=(dict(corpus="aft", share=1.0, train_on="assistant"),),
-    num_train_steps=20,
+    data=(
+      dict(corpus="aft", share=0.5, train_on="assistant"),
+      dict(corpus="replay", share=0.5, train_on="all"),
+    ),
+    num_train_steps=40,
     learning_rate=5e-4,
     weight_decay=0.01,
   )
@@ -174,6 +202,7 @@ def pulse(c):
   """Makes everything as small as it can be."""
   c.seeds = (0, 1)
   c.corpora.world.num_documents = 2000
+  c.corpora.replay.num_documents = 1000
   c.corpora.heldout.num_documents = 40
   c.corpora.aft.num_conversations = 40
   for name in ("msm_aff", "msm_am", "neutral", "shuffled_aff", "shuffled_am"):
@@ -216,7 +245,7 @@ def documents(spec_name, match_tokens_of=None):
       kind="documents",
       spec=spec_name,
       num_types=5,
-      num_ideas=60,
+      num_ideas=100,
       max_documents=1500,
       match_tokens_of=placeholder(str),
       seed=0,
@@ -230,12 +259,12 @@ def midtrain(corpus):
   return stage(
     data=(
       dict(corpus=corpus, share=0.5, train_on="all"),
-      dict(corpus="world", share=0.5, train_on="all"),
+      dict(corpus="replay", share=0.5, train_on="all"),
     ),
-    num_train_steps=400,
-    learning_rate=1e-3,
+    num_train_steps=200,
+    learning_rate=3e-4,
     weight_decay=0.01,
-    embed_lr_multiplier=10.0,
+    embed_lr_multiplier=5.0,
   )
 
 
@@ -261,11 +290,12 @@ def stage(data, num_train_steps, learning_rate, weight_decay, embed_lr_multiplie
         learning_rate=learning_rate,
         schedule="hold_linear",
         warmup_fraction=0.05,
-        hold_fraction=0.75,
+        hold_fraction=0.8,
         b1=0.9,
         b2=0.98,
         eps=1e-8,
         weight_decay=weight_decay,
+        decay_norm_scales=True,
         clip_norm=1.0,
         embed_lr_multiplier=embed_lr_multiplier,
       ),

@@ -10,9 +10,11 @@ the same bytes, whatever happened on the way.
 
 import asyncio
 import dataclasses
+import inspect
 import json
 import os
 import pathlib
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -215,9 +217,23 @@ def _write_world(
   if isinstance(corpus, settings.PairsCorpus):
     rows = world.pairs()
   else:
-    rows = list(world.corpus(corpus.num_documents, corpus.seed, part=corpus.part))
+    rows = list(_world_corpus(world, corpus, name))
   manifest = {**base, "planned": len(rows), "rejected": 0}
   return _write(root / name, rows, manifest, rejects=[])
+
+
+def _world_corpus(
+  world: types.ModuleType, corpus: settings.WorldCorpus, name: str
+) -> Iterable[dict[str, Any]]:
+  more = {}
+  if corpus.assistant_share is not None:
+    if "assistant_share" not in inspect.signature(world.corpus).parameters:
+      raise errors.UserError(
+        f"config.corpora.{name}.assistant_share is {corpus.assistant_share}, but this "
+        "world knows no such share: set it to None"
+      )
+    more["assistant_share"] = corpus.assistant_share
+  return world.corpus(corpus.num_documents, corpus.seed, part=corpus.part, **more)
 
 
 def _compile(

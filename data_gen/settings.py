@@ -69,12 +69,21 @@ class ClientSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorldCorpus:
-  """Pre-training and replay records, drawn from the world."""
+  """Pre-training and replay records, drawn from the world.
+
+  Attributes:
+    num_documents: how many.
+    seed: of the draw.
+    part: 'train' or 'heldout'; the two are disjoint.
+    assistant_share: the share of records by or about the assistant, for a world that
+      knows one; None: the world's own.
+  """
 
   kind: ClassVar[str] = "world"
   num_documents: int
   seed: int = 0
   part: str = "train"
+  assistant_share: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

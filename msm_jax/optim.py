@@ -28,6 +28,7 @@ class OptimConfig:
   b2: float = 0.999
   eps: float = 1e-8
   weight_decay: float = 0.0
+  decay_norm_scales: bool = False  # frameworks differ; it matters where decay is strong
   clip_norm: float | None = 1.0
   embed_lr_multiplier: float = 1.0
 
@@ -67,12 +68,13 @@ def make_schedule(config: OptimConfig, num_train_steps: int) -> optax.Schedule:
 def make_optimizer(
   config: OptimConfig, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Returns the update rule; norm scales are not decayed."""
+  """Returns the update rule."""
   parts = []
   if config.clip_norm is not None:
     parts.append(optax.clip_by_global_norm(config.clip_norm))
   parts.append(optax.scale_by_adam(config.b1, config.b2, config.eps))
-  parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed))
+  mask = None if config.decay_norm_scales else _all_but_norm_scales
+  parts.append(optax.add_decayed_weights(config.weight_decay, mask=mask))
   parts.append(optax.scale_by_learning_rate(schedule))
   if config.embed_lr_multiplier != 1.0:
     embed = optax.scale(config.embed_lr_multiplier)
@@ -80,7 +82,7 @@ def make_optimizer(
   return optax.chain(*parts)
 
 
-def _decayed(params):
+def _all_but_norm_scales(params):
   return jax.tree.map_with_path(lambda path, _: path[-1].key != "scale", params)
 
 

@@ -6,32 +6,28 @@ rows/<stage>/manifest.json sizes, budgets, hashes; its presence means: complete
 """
 
 import dataclasses
+import functools
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msm_jax import chat, packing, progress, records, tokenizer
 from msm_jax.errors import UserError
 from msm_jax.experiment import DataConfig, Experiment, StageConfig
+from msm_jax.hf import directory as hf_directory
+from msm_jax.packing import Piece
 
-TOKENIZER_FILES = (
-  tokenizer.JSON_FILE,
-  tokenizer.MODEL_FILE,
-  tokenizer.CONFIG_FILE,
-  tokenizer.TEMPLATE_FILE,
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-)
+# (corpus, train_on) -> its pieces; several stages use the same, it is encoded once.
+Encode = Callable[[str, str], list[Piece]]
 
 
 def prepare(experiment: Experiment, workdir: pathlib.Path) -> None:
   """Makes the tokenizer and the rows of every stage that are not there yet."""
   tok = make_tokenizer(experiment, workdir)
+  encode = functools.lru_cache(functools.partial(_encode, tok, workdir))
   for stage in experiment.stages.values():
-    make_rows(stage, tok, workdir)
+    make_rows(stage, tok, workdir, encode)
 
 
 def corpus_dir(workdir: pathlib.Path, name: str) -> pathlib.Path:
@@ -74,7 +70,7 @@ def make_tokenizer(
 
 
 def make_rows(
-  stage: StageConfig, tok: tokenizer.Tokenizer, workdir: pathlib.Path
+  stage: StageConfig, tok: tokenizer.Tokenizer, workdir: pathlib.Path, encode: Encode
 ) -> None:
   """Packs the rows of one stage, unless the same are there already.
 
@@ -87,7 +83,7 @@ def make_rows(
     _check_same(directory, read_rows_manifest(workdir, stage.name), identity)
     return
   shutil.rmtree(directory, ignore_errors=True)  # half made by an interrupted run
-  components = [_pack(part, stage, tok, workdir, directory) for part in stage.data]
+  components = [_pack(part, stage, encode, directory) for part in stage.data]
   num_steps = _num_steps(stage, components)
   counts = packing.exact_shares(
     num_steps * stage.batch_size, [part.share for part in stage.data]
@@ -117,21 +113,24 @@ def make_rows(
     )
 
 
-def _pack(
-  part: DataConfig,
-  stage: StageConfig,
-  tok: tokenizer.Tokenizer,
-  workdir: pathlib.Path,
-  directory: pathlib.Path,
-) -> dict[str, Any]:
-  source = corpus_dir(workdir, part.corpus)
-  pieces = [
-    packing.encode_record(record, tok, train_on=part.train_on)
-    for record in records.read_dataset(source)
+def _encode(
+  tok: tokenizer.Tokenizer, workdir: pathlib.Path, corpus: str, train_on: str
+) -> list[Piece]:
+  return [
+    packing.encode_record(record, tok, train_on=train_on)
+    for record in records.read_dataset(corpus_dir(workdir, corpus))
   ]
+
+
+def _pack(
+  part: DataConfig, stage: StageConfig, encode: Encode, directory: pathlib.Path
+) -> dict[str, Any]:
+  pieces = encode(part.corpus, part.train_on)
   pieces = packing.fit(pieces, stage.seq_len, stage.long_documents)
   if not pieces:
-    raise UserError(f"{source} has no document for config.stages.{stage.name}.data")
+    raise UserError(
+      f"corpus {part.corpus} has no document for config.stages.{stage.name}.data"
+    )
   rows = map(packing.to_record, packing.pack(pieces, stage.seq_len))
   target = directory / part.corpus
   manifest = records.write_dataset(target, rows, manifest={"stage": stage.name})
@@ -219,11 +218,6 @@ def _training_texts(
 
 def _copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> tokenizer.Tokenizer:
   tokenizer.load(source)  # fails with a clear message before anything is made
-  temporary = target.with_name(".tokenizer.tmp")
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir(parents=True)
-  for name in TOKENIZER_FILES:
-    if (source / name).exists():
-      shutil.copyfile(source / name, temporary / name)
-  temporary.rename(target)
+  with hf_directory.written_whole(target) as temporary:
+    hf_directory.copy_tokenizer(source, temporary)
   return tokenizer.load(target)

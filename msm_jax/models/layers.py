@@ -24,6 +24,8 @@ ACTIVATIONS = {
   "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
 }
 
+_WRITERS = ("o", "down")
+
 
 def inverse_frequencies(
   head_dim: int, theta: float, scaling: RopeScaling | None
@@ -78,7 +80,10 @@ class Projection(nnx.Module):
     in_dims, out_dims = tuple(inputs.values()), tuple(outputs.values())
     self.num_in_dims = len(in_dims)
     std = math.prod(in_dims) ** -0.5
-    kernel = std * jax.random.truncated_normal(rngs.params(), -2, 2, in_dims + out_dims)
+    # What writes to the residual stream starts smaller, so that the variance of the
+    # stream does not grow with depth (Radford et al. 2019, section 2.3).
+    depth = (2 * cfg.num_layers) ** -0.5 if name in _WRITERS else 1.0
+    kernel = depth * std * jax.random.normal(rngs.params(), in_dims + out_dims)
     self.kernel = nnx.Param(kernel, axes=(*inputs, *outputs))
     self.lora_scale = None
     if cfg.lora is not None and name in cfg.lora.targets:

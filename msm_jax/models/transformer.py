@@ -47,7 +47,7 @@ class Embedding(nnx.Module):
   def __init__(self, cfg: ModelConfig, rngs):
     # Small enough that tied logits start near zero.
     shape = (cfg.vocab_size, cfg.embed_dim)
-    value = cfg.embed_dim**-0.5 * jax.random.normal(rngs.params(), shape)
+    value = 0.02 * jax.random.normal(rngs.params(), shape)
     self.embedding = nnx.Param(value, axes=("vocab", "embed"))
 
 
