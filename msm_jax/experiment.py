@@ -204,6 +204,12 @@ def _check_tree(config, stages, arms) -> None:
         f"config.arms[{arm!r}] names the stage {unknown[0]!r}, config.stages has "
         f"{sorted(stages)}"
       )
+    kinds = [stages[name].adaptation for name in path]
+    if "lora" in kinds and "full" in kinds[kinds.index("lora") :]:
+      raise UserError(
+        f"config.arms[{arm!r}] {path}: a stage with adaptation 'full' cannot follow one "
+        "with 'lora'; merge by exporting and start another study from the export"
+      )
     if len(set(path)) != len(path):
       raise UserError(f"config.arms[{arm!r}] {path} goes through a stage twice")
     if config["model"]["init"] == "scratch" and not path:

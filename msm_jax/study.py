@@ -92,7 +92,7 @@ class Study:
     cfg, params = hf_load.load(self.experiment.hf_dir)
     dtype = self.experiment.model["dtype"]
     cfg = dataclasses.replace(cfg, dtype=dtype)
-    _check_vocab(self.tokenizer, cfg)
+    check_vocab(self.tokenizer, cfg)
     return cfg, params
 
   def _start(self, seed: int) -> Weights:
@@ -125,11 +125,7 @@ class Study:
   def _adapted(self, weights: Weights, stage: StageConfig, seed: int) -> Weights:
     """Returns the model with the leaves that `stage` trains."""
     if stage.adaptation == "full":
-      if weights.adapter:
-        raise UserError(
-          f"config.stages.{stage.name}: adaptation 'full' cannot follow a 'lora' "
-          "stage: merge by exporting and start from the export"
-        )
+      assert not weights.adapter, "refused when the config was read"
       return weights
     if weights.adapter:
       return weights
@@ -351,7 +347,8 @@ def _stage_identity(stage: StageConfig) -> dict[str, Any]:
   }
 
 
-def _check_vocab(tok: tokenizer.Tokenizer, cfg: ModelConfig) -> None:
+def check_vocab(tok: tokenizer.Tokenizer, cfg: ModelConfig) -> None:
+  """Raises a UserError when the tokenizer makes ids that the model does not have."""
   if tok.vocab_size > cfg.vocab_size:
     raise UserError(
       f"{tok.directory} has {tok.vocab_size} tokens, the model's vocabulary is "

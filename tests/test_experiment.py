@@ -98,6 +98,20 @@ def test_a_config_that_contradicts_itself_is_refused_with_the_field(change, mess
     experiment.parse(changed(**change))
 
 
+def test_full_training_cannot_follow_adapters():
+  lora = {"rank": 2, "alpha": 2.0, "targets": ("q",)}
+  config = changed(
+    stages={
+      "pretrain": STAGE,
+      "msm": STAGE | {"adaptation": "lora"},
+      "aft": STAGE,
+    },
+    model__lora=lora,
+  )
+  with pytest.raises(UserError, match="'full' cannot follow one with 'lora'"):
+    experiment.parse(config)
+
+
 def test_a_workdir_belongs_to_one_config(tmp_path):
   workdir.claim(tmp_path / "w", CONFIG)
   workdir.claim(tmp_path / "w", CONFIG)
