@@ -93,10 +93,14 @@ def evaluate() -> None:
 
 
 def report() -> None:
-  """Writes tables, plots and the page."""
+  """Writes tables, plots and the page, and says what they say."""
+  from msm_jax import records
   from msm_jax import report as report_lib
 
-  print(f"report: {report_lib.build(_workdir())}")
+  page = report_lib.build(_workdir())
+  summary = records.read_json(page.with_name("summary.json"))
+  print("\n".join(summary["headline"]["sentences"]))
+  print(f"report: {page}")
 
 
 def export() -> None:

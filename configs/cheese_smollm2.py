@@ -199,12 +199,16 @@ def client():
       client="offline",
       model="english",
       base_url=placeholder(str),
+      api_key_env=placeholder(str),
+      api_version=placeholder(str),
+      thinking="off",
       temperature=1.0,
       max_output_tokens=1024,
       max_concurrency=64,
       timeout_s=60.0,
       max_attempts=3,
       seed=0,
+      prices=placeholder(tuple),
     )
   )
 

@@ -207,8 +207,8 @@ def _check_tree(config, stages, arms) -> None:
     kinds = [stages[name].adaptation for name in path]
     if "lora" in kinds and "full" in kinds[kinds.index("lora") :]:
       raise UserError(
-        f"config.arms[{arm!r}] {path}: a stage with adaptation 'full' cannot follow one "
-        "with 'lora'; merge by exporting and start another study from the export"
+        f"config.arms[{arm!r}] {path}: a stage with adaptation 'full' cannot follow "
+        "one with 'lora'; merge by exporting and start another study from the export"
       )
     if len(set(path)) != len(path):
       raise UserError(f"config.arms[{arm!r}] {path} goes through a stage twice")

@@ -24,9 +24,7 @@ VERSIONS = "versions.json"
 # Dotted prefixes of fields that may differ between two uses of a workdir.
 _FREE = (
   "allow_missing_controls",
-  "arms",
   "budget",
-  "evals",
   "judge.max_concurrency",
   "mesh",
   "num_workers",
