@@ -163,19 +163,19 @@ def short(c):
   c.model.lora.alpha = 32.0
   c.mesh.data = 1
   c.corpora.world.num_documents = 300
-  c.corpora.heldout.num_documents = 12
+  c.corpora.heldout.num_documents = 8
   c.corpora.aft.num_conversations = 200
-  shorten(c, "msm_aff", num_train_steps=32)
-  shorten(c, "msm_am", num_train_steps=32)
-  shorten(c, "neutral", num_train_steps=32)
-  shorten(c, "shuffled_aff", num_train_steps=32)
-  shorten(c, "shuffled_am", num_train_steps=32)
-  shorten(c, "aft", num_train_steps=16)
+  shorten(c, "msm_aff", num_train_steps=24)
+  shorten(c, "msm_am", num_train_steps=24)
+  shorten(c, "neutral", num_train_steps=24)
+  shorten(c, "shuffled_aff", num_train_steps=24)
+  shorten(c, "shuffled_am", num_train_steps=24)
+  shorten(c, "aft", num_train_steps=12)
   c.evals.preference.max_items = 40
   c.evals.preference.seq_len = 256
   c.evals.preference.batch_size = 8
   c.evals.preference.max_new_tokens = 10
-  c.evals.heldout.max_items = 12
+  c.evals.heldout.max_items = 8
   c.evals.heldout.seq_len = 256
 
 

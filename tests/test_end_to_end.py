@@ -62,8 +62,7 @@ def test_every_arm_and_seed_has_a_number_for_every_evaluation(workdir):
 
 
 def test_pre_training_lowers_the_loss(workdir):
-  lines = (workdir / "runs" / "pretrain" / "seed0" / "metrics.jsonl").read_text()
-  entries = [json.loads(line) for line in lines.splitlines()]
+  entries = losses(workdir)
   assert entries[-1]["train/loss"] < entries[0]["train/loss"] - 0.5
 
 
@@ -106,6 +105,40 @@ def test_a_run_that_is_interrupted_anywhere_goes_on_to_the_same_results(
     assert "Traceback" not in errors
   assert launch("run", CONFIG, f"--workdir={tmp_path}").returncode == 0
   assert results(tmp_path) == results(workdir)
+
+
+def test_a_run_that_is_killed_goes_on_bit_for_bit(workdir, tmp_path):
+  flags = [
+    "train",
+    CONFIG,
+    "--seed=0",
+    "--arm=base",
+    "--config.stages.pretrain.steps_per_call=5",
+    "--config.stages.pretrain.checkpoint_every_steps=10",
+  ]
+  for name in ("straight", "killed"):
+    for part in ("corpus", "tokenizer", "rows"):
+      shutil.copytree(workdir / part, tmp_path / name / part)
+  straight = launch(*flags, f"--workdir={tmp_path / 'straight'}")
+  assert straight.returncode == 0, straight.stderr
+  command = [sys.executable, "launch.py", *flags, f"--workdir={tmp_path / 'killed'}"]
+  process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+  first = tmp_path / "killed" / "runs" / "pretrain" / "seed0" / "checkpoints" / "10"
+  while not (first / "commit_success.txt").exists() and process.poll() is None:
+    time.sleep(0.005)
+  process.kill()
+  process.wait()
+  assert launch(*flags, f"--workdir={tmp_path / 'killed'}").returncode == 0
+  ours, theirs = (
+    [(line["step"], line["train/loss"]) for line in losses(tmp_path / name)]
+    for name in ("straight", "killed")
+  )
+  assert ours == theirs and ours[-1][0] == 30
+
+
+def losses(workdir):
+  text = (workdir / "runs" / "pretrain" / "seed0" / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
 
 
 def test_export_then_import_is_the_same_model(workdir, tmp_path):
