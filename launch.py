@@ -36,11 +36,18 @@ flags.DEFINE_integer("max_new_tokens", 64, "sample: at most this many tokens")
 flags.DEFINE_integer("limit", 5, "show: how many records or rows")
 
 EXIT_USER, EXIT_STOPPED = 2, 75
+_DISK = {
+  errno.ENOSPC: "free some space or choose another --workdir",
+  errno.EDQUOT: "free some space or choose another --workdir",
+  errno.EACCES: "mend its permissions or choose another place",
+  errno.EROFS: "choose another place",
+}
 _POSITIONAL: list[str] = []  # what follows MODE and is no flag
 
 
 def run() -> None:
   """Does every step that is not done yet, then the report."""
+  _paths(_experiment()), _arms(_experiment()), _seeds()  # refuse what is not there
   for step in (generate, prepare, train, evaluate, report):
     step()
 
@@ -84,7 +91,7 @@ def train() -> None:
 def evaluate() -> None:
   """Evaluates every arm and seed."""
   experiment, seeds = _experiment(), _seeds()
-  arms = [FLAGS.arm] if FLAGS.arm else list(experiment.arms)
+  arms = _arms(experiment)
   study = _study(experiment)
   if not any(study.missing(arm, seed) for arm in arms for seed in seeds):
     return progress.say("evaluate: done")
@@ -271,8 +278,17 @@ def _paths(experiment) -> list[tuple[str, ...]]:
       raise UserError(
         f"--stage={FLAGS.stage} is not one of {sorted(experiment.stages)}"
       )
-    paths = [path for path in paths if FLAGS.stage in path]
+    ends = [path for path in paths if path[-1] == FLAGS.stage]
+    paths = [path for path in paths if any(path == end[: len(path)] for end in ends)]
   return paths
+
+
+def _arms(experiment) -> list[str]:
+  """Returns the arms to evaluate, narrowed by --arm."""
+  if FLAGS.arm is None:
+    return list(experiment.arms)
+  experiment.arm_path(FLAGS.arm)
+  return [FLAGS.arm]
 
 
 def _dealt_to_workers(mode: str, seeds: list[int], num_workers: int) -> bool:
@@ -281,8 +297,7 @@ def _dealt_to_workers(mode: str, seeds: list[int], num_workers: int) -> bool:
 
   if num_workers == 1 or len(seeds) == 1 or workers.is_worker():
     return False
-  given = [flag for flag in sys.argv[2:] if not flag.startswith("--seed")]
-  workers.run(workers.launch_command([mode, *given]), seeds, num_workers)
+  workers.run(workers.launch_command([mode, *sys.argv[2:]]), seeds, num_workers)
   return True
 
 
@@ -333,9 +348,10 @@ def _reason_of_disk(error: BaseException | None) -> str | None:
   Libraries wrap it in errors of their own, so the chain is walked and texts are read.
   """
   while error is not None:
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    for number, way_out in _DISK.items():
       if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
-        return os.strerror(number)
+        where = getattr(error, "filename", None) or f"--workdir={FLAGS.workdir}"
+        return f"{where}: {os.strerror(number)}; {way_out}, then run again to go on"
     error = error.__cause__ or error.__context__
   return None
 
@@ -359,11 +375,7 @@ def main(arguments: list[str]) -> int:
     reason = _reason_of_disk(error)
     if reason is None:
       raise
-    print(
-      f"error: --workdir={FLAGS.workdir}: {reason}; free some space or choose another "
-      "--workdir, then run again to go on",
-      file=sys.stderr,
-    )
+    print(f"error: {reason}", file=sys.stderr)
     return EXIT_USER
   return 0
 

@@ -67,7 +67,7 @@ def get_config(arg=None):
   )
   c.corpora.pairs = ConfigDict(dict(kind="pairs"))
 
-  c.tokenizer = ConfigDict(dict(kind="hf"))
+  c.tokenizer = ConfigDict()  # the pretrained model's own
   c.model = ConfigDict(
     dict(
       init="hf",

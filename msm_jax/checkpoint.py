@@ -8,7 +8,10 @@ one before it is used.
 """
 
 import dataclasses
+import os
 import pathlib
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,16 +35,20 @@ class Loaded:
 
 
 class Checkpointer:
-  """Saves and restores the states of one run."""
+  """Saves and restores the states of one run; `read_only` changes nothing on disk."""
 
-  def __init__(self, run_dir: pathlib.Path):
+  def __init__(self, run_dir: pathlib.Path, *, read_only: bool = False):
     self.directory = pathlib.Path(run_dir).absolute() / "checkpoints"
+    self._read_only = read_only
+    if read_only and not self.directory.exists():
+      raise UserError(f"{run_dir} has no checkpoint: run `train` for it first")
     training = ocp.training
     self._inner = training.Checkpointer(
       self.directory,
       context=_context(),
       preservation_policy=training.preservation_policies.LatestN(_KEEP),
-      cleanup_tmp_directories=True,
+      # A reader must not remove what a running writer has under way.
+      cleanup_tmp_directories=not read_only,
     )
 
   def __enter__(self) -> "Checkpointer":
@@ -99,6 +106,17 @@ class Checkpointer:
     """Returns what the checkpoint of `step` says about itself."""
     return self._inner.load_checkpointables(step, {"meta": None})["meta"]
 
+  def _put_away(self, damaged: Sequence[int]) -> None:
+    """Moves damaged steps out of the way, so that they can be saved again."""
+    if self._read_only or not damaged:
+      return
+    if jax.process_index() == 0:
+      for step in damaged:
+        target = self.directory.with_name("damaged") / f"{step}-{time.time_ns()}"
+        target.parent.mkdir(exist_ok=True)
+        os.replace(self.directory / str(step), target)
+    self._inner.reload()
+
   def _load(
     self, parts: dict[str, Any], meta: dict[str, Any], step: int | None = None
   ) -> Loaded | None:
@@ -107,13 +125,15 @@ class Checkpointer:
       if step not in steps:
         raise UserError(f"{self.directory} has no step {step}: it has {sorted(steps)}")
       steps = [step]
+    damaged: list[int] = []
     for candidate in steps:
       try:
         found = self.read_meta(candidate)
         _check_meta(self.directory / str(candidate), found, meta)
         tree = self._inner.load_checkpointables(candidate, parts)
+        self._put_away(damaged)
         return Loaded(candidate, tree, found)
-      except UserError:
+      except (UserError, MemoryError):
         raise
       except Exception as error:  # the library's errors have no common base
         progress.say(
@@ -121,10 +141,11 @@ class Checkpointer:
           f"({type(error.__cause__ or error).__name__}: {_first_line(error)}); "
           "falling back to the step before it"
         )
+        damaged.append(candidate)
     if steps:
       raise UserError(
-        f"{self.directory}: none of the steps {steps} can be read; delete the "
-        "directory to train this stage again"
+        f"{self.directory}: none of the steps {steps} can be read (see above); if the "
+        "disk is sound, delete the directory to train this stage again"
       )
     return None
 

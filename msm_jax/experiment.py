@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from msm_jax import fields as fields_lib
+from msm_jax import packing
 from msm_jax.errors import UserError
 from msm_jax.models.config import LoraConfig, ModelConfig
 from msm_jax.optim import OptimConfig
 
-SOURCES = ("documents", "assistant", "all")
+TRAIN_ON = ("assistant", "all")
 ADAPTATIONS = ("full", "lora")
 _NOT_SIZES = ("init", "hf_dir", "base_model", "license", "export_dtype")
 CONTROLS = "a result without its controls is not one"
@@ -68,16 +69,51 @@ class StageConfig:
       raise UserError(f"{where}.data is empty: name at least one corpus")
     if any(part.share <= 0 for part in self.data):
       raise UserError(f"{where}.data: every share must be above 0")
+    if any(part.train_on not in TRAIN_ON for part in self.data):
+      raise UserError(f"{where}.data: every train_on is one of {TRAIN_ON}")
+    corpora = [part.corpus for part in self.data]
+    if len(set(corpora)) != len(corpora):
+      raise UserError(f"{where}.data names a corpus twice ({corpora}): add the shares")
+    if self.long_documents not in packing.LONG_DOCUMENTS:
+      raise UserError(
+        f"{where}.long_documents {self.long_documents!r} is not one of "
+        f"{packing.LONG_DOCUMENTS}"
+      )
+    for name in _COUNTS:
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise UserError(f"{where}.{name} ({value}) must be at least 1")
+    self.optim(self.num_train_steps or 1_000_000)  # refuses unknown fields and values
 
   def optim(self, num_train_steps: int) -> OptimConfig:
     """Returns the optimizer; `warmup_fraction` becomes steps of this run."""
     fields = dict(self.optimizer)
-    fraction = fields.pop("warmup_fraction")
+    fraction = fields.pop("warmup_fraction", 0.0)
     return fields_lib.build(
       OptimConfig,
       fields | {"warmup_steps": round(fraction * num_train_steps)},
       f"config.stages.{self.name}.optimizer",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldoutConfig:
+  """Loss and bits per byte on a corpus (`evals/heldout.py`)."""
+
+  corpus: str
+  max_items: int | None
+  seq_len: int
+  batch_size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreferenceConfig(HeldoutConfig):
+  """Forced choice on pairs (`evals/preference.py`)."""
+
+  max_new_tokens: int
+
+
+EVALUATIONS = {"heldout": HeldoutConfig, "preference": PreferenceConfig}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,17 +158,51 @@ class Experiment:
     )
 
 
+_COUNTS = (
+  "num_train_steps",
+  "batch_size",
+  "seq_len",
+  "num_microbatches",
+  "steps_per_call",
+  "log_every_steps",
+  "loss_chunk_len",
+  "checkpoint_every_steps",
+)
+_SECTIONS = (
+  "name",
+  "seeds",
+  "num_workers",
+  "allow_missing_controls",
+  "corpora",
+  "tokenizer",
+  "model",
+  "mesh",
+  "stages",
+  "arms",
+  "evals",
+  "report",
+)
+
+
 def parse(config: Mapping[str, Any]) -> Experiment:
   """Returns the experiment that `config` (a plain dict) describes.
 
   Raises:
     UserError: naming the field that is missing, unknown or contradicts another.
   """
+  absent = [name for name in _SECTIONS if name not in config]
+  if absent:
+    raise UserError(
+      f"config.{absent[0]} is missing: see configs/cheese_tiny.py for one"
+    )
+  if config["num_workers"] < 1:
+    raise UserError(f"config.num_workers ({config['num_workers']}) must be at least 1")
   stages = {name: _stage(name, value) for name, value in config["stages"].items()}
   arms = {name: tuple(path) for name, path in config["arms"].items()}
   _check_tree(config, stages, arms)
   _check_seeds(config["seeds"])
   _check_batches(stages, config["mesh"])
+  _check_evals(config)
   model = dict(config["model"])
   lora = model.pop("lora", None)
   if lora is not None:
@@ -177,6 +247,27 @@ def _stage(name: str, value: Mapping[str, Any]) -> StageConfig:
 def _check_seeds(seeds) -> None:
   if not seeds or len(set(seeds)) != len(seeds):
     raise UserError(f"config.seeds {tuple(seeds)} must be distinct and at least one")
+
+
+def _check_evals(config) -> None:
+  for name, value in config["evals"].items():
+    where = f"config.evals.{name}"
+    kind = value.get("type")
+    if kind not in EVALUATIONS:
+      raise UserError(f"{where}.type {kind!r} is not one of {sorted(EVALUATIONS)}")
+    fields_lib.build(
+      EVALUATIONS[kind], {k: v for k, v in value.items() if k != "type"}, where
+    )
+    if value["corpus"] not in config["corpora"]:
+      raise UserError(
+        f"{where}.corpus is {value['corpus']!r}, config.corpora has "
+        f"{sorted(config['corpora'])}"
+      )
+    if "." in name or "/" in name:
+      raise UserError(f"{where}: no '.' or '/' in the name of an evaluation")
+  for arm in config["arms"]:
+    if "/" in arm or arm.startswith("."):
+      raise UserError(f"config.arms[{arm!r}]: no '/' in the name of an arm")
 
 
 def _check_batches(stages, mesh) -> None:

@@ -1,8 +1,9 @@
 """Rows by step index, onto the devices. The loader's whole state is the step.
 
 The order of a run's rows is a table made from the seed (`packing.row_order`); batch k
-holds rows k * batch_size ... of it. Grain reads them by index with threads, each
-process only its own part, so a run resumes exactly, on any number of hosts.
+holds rows k * batch_size ... of it, microbatch after microbatch. Grain reads them by
+index with threads; every process reads the whole batch and puts its part on its
+devices. So a run resumes exactly, on any number of hosts.
 """
 
 import dataclasses
@@ -62,7 +63,6 @@ def batches(
   resumed run makes the same calls as an uninterrupted one. The next batches are read
   and put on the devices while the current ones are worked on.
   """
-  shard = _process_slice(batch_size)
   dataset = grain.MapDataset.source(source)
   dataset = dataset[first_step * batch_size :]
   rows = iter(
@@ -75,10 +75,8 @@ def batches(
   ready = None
   while step < num_steps:
     end = min((step // steps_per_call + 1) * steps_per_call, num_steps)
-    local = [
-      _stack([next(rows) for _ in range(batch_size)], shard) for _ in range(step, end)
-    ]
-    on_device = _to_device(local, num_microbatches, mesh)
+    steps = [_stack([next(rows) for _ in range(batch_size)]) for _ in range(step, end)]
+    on_device = _to_device(steps, num_microbatches, mesh)
     if ready is not None:
       yield ready
     ready = on_device
@@ -87,21 +85,18 @@ def batches(
     yield ready
 
 
-def _process_slice(batch_size: int) -> slice:
-  each = batch_size // jax.process_count()
-  return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+def _stack(rows: Sequence[Batch]) -> Batch:
+  return {name: np.stack([row[name] for row in rows]) for name in packing.FIELDS}
 
 
-def _stack(rows: Sequence[Batch], part: slice) -> Batch:
-  return {name: np.stack([row[name] for row in rows[part]]) for name in packing.FIELDS}
-
-
-def _to_device(steps: Sequence[Batch], num_microbatches: int, mesh: Mesh):
+def _to_device(
+  steps: Sequence[Batch], num_microbatches: int, mesh: Mesh
+) -> dict[str, jax.Array]:
   def put(name: str) -> jax.Array:
     value = np.stack([step[name] for step in steps])
-    k, b, T = value.shape
-    value = value.reshape(k, num_microbatches, b // num_microbatches, T)
+    k, B, T = value.shape
+    value = value.reshape(k, num_microbatches, B // num_microbatches, T)
     layout = sharding.batch_sharding(mesh, value.ndim, 2)
-    return jax.make_array_from_process_local_data(layout, value)
+    return jax.make_array_from_callback(value.shape, layout, lambda part: value[part])
 
   return {name: put(name) for name in packing.FIELDS}

@@ -6,6 +6,7 @@ never waits for the step that is running.
 
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ def peak_flops(device: jax.Device) -> float | None:
 
 
 class Writer:
-  """Writes `metrics.jsonl` of one run; lines after a restored step are dropped."""
+  """Writes `metrics.jsonl` of one run (process 0); lines after a restored step go."""
 
   def __init__(
     self,
@@ -66,7 +67,7 @@ class Writer:
   def __exit__(self, kind, error, trace) -> None:
     try:
       if kind is None or issubclass(kind, Stopped):
-        self._flush()
+        self.flush()
     finally:
       self._file.close()
 
@@ -76,10 +77,11 @@ class Writer:
     Raises:
       UserError: the loss of an earlier call was not finite.
     """
-    self._flush()
+    self.flush()
     self._pending = (last_step, metrics)
 
-  def _flush(self) -> None:
+  def flush(self) -> None:
+    """Fetches and writes what was taken; raises as `write` does."""
     if self._pending is None:
       return
     last_step, metrics = self._pending
@@ -116,6 +118,8 @@ class Writer:
 
   def _reopen(self, first_step: int) -> IO[str]:
     """Opens the file for appending, without lines after `first_step`."""
+    if jax.process_index() > 0:
+      return open(os.devnull, "w", encoding="utf-8")
     kept = []
     if self.path.exists():
       for line in self.path.read_text("utf-8").splitlines():

@@ -61,7 +61,9 @@ def encode_record(
 
 
 def fit(pieces: Sequence[Piece], seq_len: int, long_documents: str) -> list[Piece]:
-  """Returns pieces of at most `seq_len` slots; what happens to longer ones is explicit.
+  """Returns pieces of at most `seq_len` slots that have something to train on.
+
+  What happens to longer ones is explicit.
 
   Raises:
     UserError: a piece is too long and `long_documents` is `error`.
@@ -83,7 +85,8 @@ def fit(pieces: Sequence[Piece], seq_len: int, long_documents: str) -> list[Piec
         Piece(piece.ids[at : at + seq_len + 1], piece.weights[at : at + seq_len + 1])
         for at in range(0, piece.num_slots, seq_len)
       ]
-  return [piece for piece in fitting if piece.num_slots > 0]
+  # A part of a conversation that only holds context would be a row without a loss.
+  return [piece for piece in fitting if piece.weights[1:].any()]
 
 
 def plan(lengths: Sequence[int], seq_len: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ rows/<stage>/manifest.json sizes, budgets, hashes; its presence means: complete
 
 import dataclasses
 import functools
+import json
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -54,8 +55,16 @@ def make_tokenizer(
 ) -> tokenizer.Tokenizer:
   """Returns the study's tokenizer, made if it is not there yet."""
   directory = workdir / "tokenizer"
+  identity = _tokenizer_identity(experiment, workdir)
+  note = workdir / ".tokenizer.json"
   if directory.exists():
+    if not note.exists() or records.read_json(note) != identity:
+      raise UserError(
+        f"{directory} was made from other corpora or another model: use another "
+        "--workdir, or delete tokenizer/, rows/, runs/ and evals/ there"
+      )
     return tokenizer.load(directory)
+  records.write_json(note, identity)
   if experiment.hf_dir is not None:
     return _copy_tokenizer(experiment.hf_dir, directory)
   config = experiment.tokenizer
@@ -67,6 +76,22 @@ def make_tokenizer(
     vocab_size=config["vocab_size"],
     chat_template=template,
   )
+
+
+def _tokenizer_identity(
+  experiment: Experiment, workdir: pathlib.Path
+) -> dict[str, Any]:
+  """Returns what the tokenizer is made from."""
+  if experiment.hf_dir is not None:
+    return {"pretrained": tokenizer.load(experiment.hf_dir).sha256()}
+  config = dict(experiment.tokenizer)
+  corpora = {name: _corpus_sha256(workdir, name) for name in config["train_on"]}
+  return json.loads(json.dumps({"config": config, "corpora": corpora}))
+
+
+def _corpus_sha256(workdir: pathlib.Path, name: str) -> str:
+  manifest = records.read_manifest(corpus_dir(workdir, name))
+  return records.sha256_json([shard["sha256"] for shard in manifest["shards"]])
 
 
 def make_rows(
@@ -81,6 +106,7 @@ def make_rows(
   identity = _identity(stage, tok, workdir)
   if (directory / records.MANIFEST).exists():
     _check_same(directory, read_rows_manifest(workdir, stage.name), identity)
+    progress.say(f"prepare: {stage.name} done")
     return
   shutil.rmtree(directory, ignore_errors=True)  # half made by an interrupted run
   components = [_pack(part, stage, encode, directory) for part in stage.data]
@@ -166,12 +192,7 @@ def _identity(
   stage: StageConfig, tok: tokenizer.Tokenizer, workdir: pathlib.Path
 ) -> dict[str, Any]:
   """Returns what the rows depend on."""
-  corpora = {}
-  for part in stage.data:
-    manifest = records.read_manifest(corpus_dir(workdir, part.corpus))
-    corpora[part.corpus] = records.sha256_json(
-      [shard["sha256"] for shard in manifest["shards"]]
-    )
+  corpora = {part.corpus: _corpus_sha256(workdir, part.corpus) for part in stage.data}
   return {
     "data": [dataclasses.asdict(part) for part in stage.data],
     "seq_len": stage.seq_len,
@@ -190,7 +211,7 @@ def _check_same(directory: pathlib.Path, manifest: dict, identity: dict) -> None
     if found.get(field) != value:
       raise UserError(
         f"{directory} was made with another {field} ({found.get(field)} there, {value} "
-        "now): use another --workdir, or delete it and the runs that used it"
+        "now): use another --workdir, or delete it and the runs and evals that used it"
       )
 
 

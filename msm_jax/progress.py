@@ -17,6 +17,11 @@ def is_quiet() -> bool:
   return os.environ.get("MSM_JAX_QUIET") == "1"
 
 
+def mute() -> None:
+  """Silences this process: all but process 0 of a run call it."""
+  os.environ["MSM_JAX_QUIET"] = "1"
+
+
 def say(text: str) -> None:
   """Prints one plain line on stderr."""
   if not is_quiet():

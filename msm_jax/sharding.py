@@ -8,7 +8,7 @@ are laid out:
   tensor  heads, mlp and vocabulary are divided over it
 
 Changing the strategy is changing `RULES`. A dimension that a mesh axis does not divide
-is replicated (9 heads over 2 devices, say); `describe` says so.
+is replicated (9 heads over 2 devices, say).
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,15 +79,6 @@ def spec(
   return P(*parts)
 
 
-def tree_shardings(mesh: Mesh, shapes: Any, axes: Any) -> Any:
-  """Returns a NamedSharding for every leaf of `shapes` from its tuple in `axes`."""
-
-  def one(leaf, leaf_axes):
-    return NamedSharding(mesh, spec(leaf_axes, leaf.shape, mesh.shape))
-
-  return jax.tree.map(one, shapes, axes)
-
-
 def batch_sharding(mesh: Mesh, ndim: int, batch_dim: int) -> NamedSharding:
   """Returns the sharding of an array whose `batch_dim` holds rows."""
   parts: list[Any] = [None] * ndim
@@ -116,24 +107,3 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     axes, x.shape, dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
   )
   return jax.lax.with_sharding_constraint(x, partition)
-
-
-def undivided(shapes: Any, axes: Any, mesh: Mesh) -> list[str]:
-  """Returns the leaves that a mesh axis of size > 1 could not divide."""
-  found = []
-  leaves = jax.tree.leaves_with_path(shapes)
-  for (path, leaf), leaf_axes in zip(leaves, _axes_leaves(axes), strict=True):
-    taken = _names(spec(leaf_axes, leaf.shape, mesh.shape))
-    wanted = {RULES[axis] for axis in leaf_axes if isinstance(RULES[axis], str)}
-    if any(mesh.shape[name] > 1 for name in wanted - taken):
-      found.append(jax.tree_util.keystr(path, simple=True, separator="."))
-  return found
-
-
-def _names(partition: P) -> set[str]:
-  parts = [(part,) if isinstance(part, str) else part or () for part in partition]
-  return {name for part in parts for name in part}
-
-
-def _axes_leaves(axes: Any) -> list[tuple[str, ...]]:
-  return jax.tree.leaves(axes, is_leaf=lambda leaf: isinstance(leaf, tuple))

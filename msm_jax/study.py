@@ -38,6 +38,7 @@ from msm_jax.errors import UserError
 from msm_jax.evals import heldout, preference
 from msm_jax.experiment import Experiment, StageConfig, path_name
 from msm_jax.hf import adapter
+from msm_jax.hf import directory as hf_directory
 from msm_jax.hf import export as hf_export
 from msm_jax.hf import load as hf_load
 from msm_jax.models import lora, transformer
@@ -72,6 +73,8 @@ class Study:
   @functools.cached_property
   def mesh(self) -> Mesh:
     """Returns the mesh that all runs use."""
+    if jax.process_index() > 0:
+      progress.mute()
     return sharding.make_mesh(**self.experiment.mesh)
 
   @functools.cached_property
@@ -94,6 +97,12 @@ class Study:
     cfg = dataclasses.replace(cfg, dtype=dtype)
     check_vocab(self.tokenizer, cfg)
     return cfg, params
+
+  @functools.cached_property
+  def _fingerprint(self) -> str | None:
+    """Tells one pretrained model from another; None for one from scratch."""
+    hf_dir = self.experiment.hf_dir
+    return None if hf_dir is None else hf_directory.fingerprint(hf_dir)
 
   def _start(self, seed: int) -> Weights:
     """Returns the model before any stage."""
@@ -137,21 +146,32 @@ class Study:
   ) -> Params:
     leaves = weights.base if stage.adaptation == "full" else weights.adapter
     target = train_state.abstract(leaves, weights.cfg, self.mesh)
-    with checkpoint.Checkpointer(self.run_dir(path, seed)) as checkpointer:
+    run_dir = self.run_dir(path, seed)
+    if step is None:
+      step = self._last_step(path, seed)
+    with checkpoint.Checkpointer(run_dir, read_only=True) as checkpointer:
       loaded = checkpointer.restore_params(
         target, self._meta(path, seed, weights.cfg), step
       )
     if loaded is None:
-      raise UserError(
-        f"{self.run_dir(path, seed)} has no checkpoint: run `train` for it first"
-      )
+      raise UserError(f"{run_dir} has no checkpoint: run `train` for it first")
     return loaded.tree
 
-  def _meta(self, path: Path, seed: int, cfg: ModelConfig) -> dict[str, Any]:
+  def _last_step(self, path: Path, seed: int) -> int:
+    """Returns the step at which a run is done; an unfinished one is never used."""
+    run_dir = self.run_dir(path, seed)
+    if not self.is_trained(path, seed):
+      raise UserError(f"{run_dir} is not finished: run `train` for it first")
+    return records.read_json(run_dir / DONE)["step"]
+
+  def _meta(self, path: Path, seed: int, cfg: ModelConfig | None) -> dict[str, Any]:
+    """Returns what makes a run this run; without `cfg` the config's own model."""
+    model = self.experiment.model if cfg is None else dataclasses.asdict(cfg)
     return {
       "path": list(path),
       "seed": seed,
-      "model": json.loads(json.dumps(dataclasses.asdict(cfg))),
+      "pretrained": self._fingerprint,
+      "model": json.loads(json.dumps(model)),
       "rows": [
         prepare.read_rows_manifest(self.workdir, name)["sha256"] for name in path
       ],
@@ -220,23 +240,44 @@ class Study:
         bar.advance()
 
   def missing(self, arm: str, seed: int) -> list[str]:
-    """Returns the evaluations of an arm and seed that are not there yet."""
-    names = self.experiment.evals
-    return [name for name in names if not self.eval_path(name, arm, seed).exists()]
+    """Returns the evaluations of an arm and seed that are not there yet.
+
+    Raises:
+      UserError: answers are there that another model, set or setting gave.
+    """
+    absent = []
+    for name in self.experiment.evals:
+      path = self.eval_path(name, arm, seed)
+      if not path.exists():
+        absent.append(name)
+        continue
+      with path.open(encoding="utf-8") as file:
+        first = json.loads(file.readline() or "{}")
+      if first.get("identity") != self._identity(name, arm, seed):
+        raise UserError(
+          f"{path} holds the answers of another run (other weights, items or "
+          "settings): delete it to evaluate again, or use another --workdir"
+        )
+    return absent
+
+  def _identity(self, name: str, arm: str, seed: int) -> str:
+    """Returns what answers depend on, as a digest that each of them carries."""
+    path, settings = self.experiment.arm_path(arm), self.experiment.evals[name]
+    items = records.read_manifest(prepare.corpus_dir(self.workdir, settings["corpus"]))
+    meta = self._meta(path, seed, None)
+    found = [meta, settings, [shard["sha256"] for shard in items["shards"]]]
+    return records.sha256_json(found)[:16]
 
   def _evaluate(self, name: str, arm: str, seed: int, weights: Weights) -> None:
     settings = dict(self.experiment.evals[name])
     kind = settings.pop("type")
-    if kind not in EVALUATIONS:
-      raise UserError(
-        f"config.evals.{name}.type {kind!r} is not one of {sorted(EVALUATIONS)}"
-      )
     items = _items(self.workdir, settings.pop("corpus"), settings.pop("max_items"))
     with jax.set_mesh(self.mesh):
       answers = EVALUATIONS[kind](
         weights.params, weights.cfg, self.tokenizer, items, evaluation=name, **settings
       )
-      lines = [json.dumps({"arm": arm, "seed": seed, **answer}) for answer in answers]
+      stamp = {"arm": arm, "seed": seed, "identity": self._identity(name, arm, seed)}
+      lines = [json.dumps({**stamp, **answer}) for answer in answers]
     data = "".join(line + "\n" for line in lines)
     records.write_file(self.eval_path(name, arm, seed), data.encode("utf-8"))
 
@@ -249,16 +290,17 @@ class Study:
     lineage = self._lineage(arm, path, seed, step)
     hf_dir, tokenizer_dir = self.experiment.hf_dir, self.tokenizer.directory
     if layout == "adapter":
-      if not weights.adapter:
+      kinds = {self.experiment.stages[name].adaptation for name in path}
+      if kinds != {"lora"} or hf_dir is None:
         raise UserError(
-          f"--format=adapter: the arm {arm} has no adapter (its stages train every "
-          "leaf): use --format=merged"
+          f"--format=adapter: the arm {arm} is not a pretrained model with an adapter "
+          "(some stage trains every leaf): use --format=merged"
         )
       adapter.save(
         out,
         weights.cfg,
         weights.adapter,
-        base_model=str(hf_dir or "the full stages before it"),
+        base_model=self.experiment.model["base_model"],
         tokenizer_dir=tokenizer_dir,
         lineage=lineage,
       )

@@ -197,9 +197,11 @@ def train(
         # and loader describe the same moment.
         previous, step = step, step + num_steps
         if stop.requested and step < config.num_train_steps:
+          writer.flush()  # a state that is not finite must not replace a good one
           checkpointer.save(step, state, meta, wait=True)
           raise Stopped(f"{label}: stopped at step {step}; run again to go on")
         if _is_due(config, previous, step, time.monotonic() - saved_at):
+          writer.flush()
           checkpointer.save(step, state, meta)
           saved_at = time.monotonic()
     assert step == config.num_train_steps == int(state.step), (step, int(state.step))

@@ -1,8 +1,9 @@
 """One workdir belongs to one config: what it was made with, and by what.
 
-`claim` writes `config.json` and `versions.json` on first use and refuses a workdir that
-was made with another config, naming the field. Fields that do not change any result may
-differ, and whole entries (an arm, a stage, a seed) may be added.
+`claim` writes `config.json` and `versions.json` and refuses a workdir in which
+something was made with another config, naming the field. A field counts from the
+moment that something made with it lies in the workdir; fields that change no result
+never count.
 """
 
 import importlib.metadata
@@ -12,7 +13,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msm_jax import records
@@ -25,12 +26,19 @@ VERSIONS = "versions.json"
 _FREE = (
   "allow_missing_controls",
   "budget",
-  "judge.max_concurrency",
   "mesh",
   "num_workers",
   "report",
   "seeds",
-  "teacher.max_concurrency",
+)
+_FREE_OF_CLIENT = (
+  "api_key_env",
+  "api_version",
+  "base_url",
+  "max_attempts",
+  "max_concurrency",
+  "prices",
+  "timeout_s",
 )
 _FREE_OF_STAGE = ("checkpoint_every_s", "checkpoint_every_steps", "log_every_steps")
 _PACKAGES = (
@@ -65,34 +73,54 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     raise UserError(f"--workdir={workdir} is not writable: choose another")
   path = workdir / CONFIG
   if path.exists():
-    field = first_difference(records.read_json(path), config)
-    if field is not None:
-      name, before, now = field
+    for name, before, now in differences(records.read_json(path), config):
+      if not _is_made(workdir, name.split(".")):
+        continue
       raise UserError(
         f"{path}: this workdir was made with config.{name} = {before!r}, now it is "
         f"{now!r}: choose another --workdir or set it back"
       )
-  _write_if_changed(path, config)
-  _write_if_changed(workdir / VERSIONS, versions())
+  if not path.exists() or records.read_json(path) != config:
+    records.write_json(path, config)
+  _note_versions(workdir / VERSIONS)
 
 
-def first_difference(
+def differences(
   before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
-) -> tuple[str, Any, Any] | None:
-  """Returns (dotted name, value before, value now) of the first field that matters."""
+) -> Iterator[tuple[str, Any, Any]]:
+  """Yields (dotted name, value before, value now) of the fields that may matter."""
   for key in sorted(set(before) & set(now)):
     name = f"{prefix}{key}"
     if any(name == free or name.startswith(free + ".") for free in _FREE):
       continue
-    if name.startswith("stages.") and key in _FREE_OF_STAGE:
+    if prefix.startswith("stages.") and key in _FREE_OF_STAGE:
+      continue
+    if prefix in ("teacher.", "judge.") and key in _FREE_OF_CLIENT:
       continue
     if isinstance(before[key], dict) and isinstance(now[key], dict):
-      found = first_difference(before[key], now[key], name + ".")
-      if found is not None:
-        return found
+      yield from differences(before[key], now[key], name + ".")
     elif before[key] != now[key]:
-      return name, before[key], now[key]
-  return None
+      yield name, before[key], now[key]
+
+
+def _is_made(workdir: pathlib.Path, name: Sequence[str]) -> bool:
+  """Returns whether something lies in `workdir` that the field `name` had a part in."""
+  match name:
+    case ["corpora", corpus, *_]:
+      return (workdir / "corpus" / corpus).exists()
+    case ["specs" | "teacher" | "judge" | "world", *_]:
+      return any((workdir / "corpus").glob("*/manifest.json"))
+    case ["tokenizer", *_]:
+      return (workdir / "tokenizer").exists()
+    case ["model", *_]:
+      return any((workdir / "runs").glob("*/*/checkpoints/*"))
+    case ["stages", stage, *_]:
+      return (workdir / "rows" / stage).exists()
+    case ["arms", arm, *_]:
+      return any((workdir / "evals").glob(f"*.{arm}.seed*.jsonl"))
+    case ["evals", evaluation, *_]:
+      return any((workdir / "evals").glob(f"{evaluation}.*.seed*.jsonl"))
+  return True
 
 
 def versions() -> dict[str, Any]:
@@ -130,6 +158,15 @@ def _git(directory: pathlib.Path, *arguments: str) -> str:
   ).stdout.strip()
 
 
-def _write_if_changed(path: pathlib.Path, value: Any) -> None:
-  if not path.exists() or records.read_json(path) != value:
-    records.write_json(path, value)
+def _note_versions(path: pathlib.Path) -> None:
+  """Keeps what the workdir was begun with; other versions used later are added."""
+  found = versions()
+  if not path.exists():
+    records.write_json(path, found)
+    return
+  kept = records.read_json(path)
+  same = ("packages", "python", "git_revision")
+  known = [kept, *kept.get("later", [])]
+  if not any(all(old.get(key) == found[key] for key in same) for old in known):
+    kept["later"] = [*kept.get("later", []), found]
+    records.write_json(path, kept)

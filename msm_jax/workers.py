@@ -49,7 +49,8 @@ def run(command: Sequence[str], seeds: Sequence[int], num_workers: int) -> None:
     codes = _wait(workers)
   except KeyboardInterrupt:
     _stop(workers)
-    codes = [worker.wait() for worker in workers]
+    for worker in workers:
+      worker.wait()
     raise Stopped("stopped; run again to go on") from None
   finally:
     _stop(workers)

@@ -89,6 +89,31 @@ def test_the_warm_up_is_a_share_of_the_run():
     ({"stages__aft__data": ({"corpus": "wolrd"},)}, "names the corpus 'wolrd'"),
     ({"stages__aft__data": ()}, "name at least one corpus"),
     ({"stages__aft__data": ({"corpus": "world", "share": 0.0},)}, "above 0"),
+    ({"num_workers": 0}, "must be at least 1"),
+    ({"stages__aft__num_microbatches": 0}, r"num_microbatches \(0\) must be at least"),
+    ({"stages__aft__long_documents": "cut"}, "'cut' is not one of"),
+    ({"stages__aft__optimizer": OPTIMIZER | {"schedule": "cosin"}}, "'cosin'"),
+    ({"stages__aft__optimizer": OPTIMIZER | {"lr": 1}}, "optimizer.lr is not a field"),
+    (
+      {"stages__aft__data": ({"corpus": "world", "train_on": "user"},)},
+      "train_on is one of",
+    ),
+    ({"stages__aft__data": ({"corpus": "world"},) * 2}, "names a corpus twice"),
+    ({"evals": {"x": {"type": "prefs"}}}, "'prefs' is not one of"),
+    (
+      {
+        "evals": {
+          "x": {
+            "type": "heldout",
+            "corpus": "nope",
+            "max_items": None,
+            "seq_len": 8,
+            "batch_size": 8,
+          }
+        }
+      },
+      "corpus is 'nope'",
+    ),
     ({"mesh__fsdp": 3}, r"batch_size \(8\) must be a multiple.*use 9"),
     ({"model__init": "hub"}, "'hub' is not"),
   ],
@@ -112,9 +137,18 @@ def test_full_training_cannot_follow_adapters():
     experiment.parse(config)
 
 
-def test_a_workdir_belongs_to_one_config(tmp_path):
+def test_a_section_that_is_missing_is_named():
+  config = changed()
+  del config["mesh"]
+  with pytest.raises(UserError, match=r"config.mesh is missing"):
+    experiment.parse(config)
+
+
+def test_a_workdir_belongs_to_one_config_once_something_is_made(tmp_path):
   workdir.claim(tmp_path / "w", CONFIG)
+  workdir.claim(tmp_path / "w", changed(stages__aft__seq_len=48))
   workdir.claim(tmp_path / "w", CONFIG)
+  (tmp_path / "w" / "rows" / "aft").mkdir(parents=True)
   with pytest.raises(UserError, match=r"config.stages.aft.seq_len = 32, now it is 64"):
     workdir.claim(tmp_path / "w", changed(stages__aft__seq_len=64))
 
@@ -122,6 +156,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
 def test_what_changes_no_result_may_differ_and_entries_may_be_added(tmp_path):
   workdir.claim(tmp_path, CONFIG)
   stages = CONFIG["stages"] | {"new": STAGE}
+  (tmp_path / "rows" / "aft").mkdir(parents=True)
   more = changed(
     seeds=(0, 1, 2), num_workers=4, stages=stages, stages__aft__log_every_steps=7
   )

@@ -174,12 +174,11 @@ def test_every_large_leaf_is_divided_on_a_pod():
     assert leaf.size < 10**6 or parts, (path, leaf.shape)
 
 
-def test_heads_that_do_not_divide_are_replicated_and_named():
-  mesh = sharding.make_mesh(data=1, fsdp=2, tensor=4)
-  shapes, axes = transformer.abstract_params(CFG), transformer.logical_axes(CFG)
-  found = sharding.undivided(shapes, axes, mesh)
-  assert "layers.attention.q.kernel" in found  # 6 heads over 4
-  assert "layers.mlp.gate.kernel" not in found  # 32 over 4
+def test_a_dimension_that_its_axis_does_not_divide_is_replicated():
+  mesh_shape = {"data": 1, "fsdp": 2, "tensor": 4}
+  axes = ("layers", "embed", "heads", "head_dim")
+  assert sharding.spec(axes, (3, 24, 6, 4), mesh_shape)[2] is None  # 6 heads over 4
+  assert sharding.spec(axes, (3, 24, 8, 4), mesh_shape)[2] is not None
 
 
 def test_llama3_frequencies_keep_the_fast_and_slow_the_slow():

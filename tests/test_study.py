@@ -96,7 +96,7 @@ def config(root) -> dict:
     "num_workers": 1,
     "allow_missing_controls": False,
     "corpora": {"msm": {}, "still": {}},
-    "tokenizer": {"kind": "hf"},
+    "tokenizer": {},
     "model": {
       "init": "hf",
       "hf_dir": str(root / "hf"),
@@ -163,7 +163,7 @@ def test_an_arm_without_adapters_has_no_adapter_to_export(tree, tmp_path):
 
 
 def test_a_run_that_was_not_trained_says_so(tree):
-  with pytest.raises(UserError, match="seed7 has no checkpoint: run `train`"):
+  with pytest.raises(UserError, match="seed7 is not finished: run `train`"):
     tree.weights(("msm",), 7)
 
 

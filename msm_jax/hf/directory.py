@@ -18,6 +18,7 @@ from msm_jax.errors import UserError
 from msm_jax.hf import config as hf_config
 
 CARD_FILE = "README.md"
+_SAMPLE = 1 << 20  # bytes at either end of a file that a fingerprint looks at
 _TOKENIZER_FILES = (
   tokenizer.JSON_FILE,
   tokenizer.MODEL_FILE,
@@ -56,6 +57,22 @@ def written_whole(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
       f"{directory} cannot be written ({error.strerror or error}): name another place, "
       "or make room"
     ) from None
+
+
+def fingerprint(directory: str | os.PathLike[str]) -> str:
+  """Returns a digest of config.json and of sizes, heads and tails of the weights.
+
+  Enough to tell one model from another without reading hundreds of gigabytes.
+  """
+  directory = pathlib.Path(directory)
+  found = [records.sha256_file(directory / hf_config.CONFIG_FILE)]
+  for path in sorted(directory.glob("*.safetensors")):
+    size = path.stat().st_size
+    with path.open("rb") as file:
+      head = file.read(_SAMPLE)
+      file.seek(max(size - _SAMPLE, 0))
+      found += [path.name, str(size), records.sha256_bytes(head + file.read(_SAMPLE))]
+  return records.sha256_json(found)
 
 
 def copy_tokenizer(source: str | os.PathLike[str], directory: pathlib.Path) -> None:
