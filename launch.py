@@ -228,6 +228,7 @@ def _workdir(make: bool = True) -> pathlib.Path:
 
   path = pathlib.Path(_needed("workdir"))
   if make:
+    _experiment()  # a config that contradicts itself claims nothing
     workdir_lib.claim(path, _config())
   return path
 
