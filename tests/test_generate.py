@@ -303,7 +303,7 @@ def test_limits_that_cannot_work_are_refused_at_once(tmp_path, changes, says):
 
 def test_a_typo_in_the_config_gets_the_field_that_was_meant():
   fields = {"kind": "documents", "spec": "s", "num_types": 1, "num_idea": 2}
-  with pytest.raises(UserError, match=r"corpora\.a\.num_idea is .* mean num_ideas\?"):
+  with pytest.raises(UserError, match=r"corpora\.a\.num_idea is .* mean 'num_ideas'"):
     settings.corpus("a", fields)
   with pytest.raises(UserError, match=r"corpora\.a\.num_ideas is missing"):
     settings.corpus("a", {"kind": "documents", "spec": "s", "num_types": 1})

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from msm_jax import sharding
+from msm_jax import sharding, train_state
 from msm_jax.errors import UserError
 from msm_jax.hf import load, names, tensor_files
 from msm_jax.models import transformer
@@ -68,9 +68,8 @@ def test_leaves_land_in_their_sharding(tmp_path):
   cfg = hf_models.config(embed_dim=16, mlp_dim=24, num_heads=4, num_layers=4)
   hf_models.write(tmp_path, cfg, hf_models.tensors(cfg))
   mesh = sharding.make_mesh(1, 4, 2)
-  shardings = sharding.tree_shardings(
-    mesh, transformer.abstract_params(cfg), transformer.logical_axes(cfg)
-  )
+  placed = train_state.abstract(transformer.abstract_params(cfg), cfg, mesh)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
   _, whole = load.load(tmp_path)
   _, divided = load.load(tmp_path, shardings=shardings)
   jax.tree.map(np.testing.assert_array_equal, whole, divided)
