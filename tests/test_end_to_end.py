@@ -18,10 +18,17 @@ ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=configs/cheese_tiny.py:pulse"
 
 
-def launch(*arguments):
+def one_core():
+  """Gives a process one core, as workers have: sums depend on the number of threads."""
+  if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def launch(*arguments, preexec_fn=None):
   return subprocess.run(
     [sys.executable, "launch.py", *map(str, arguments)],
     cwd=ROOT,
+    preexec_fn=preexec_fn,
     capture_output=True,
     text=True,
     timeout=600,
@@ -78,7 +85,8 @@ def test_the_tree_does_not_depend_on_how_seeds_are_dealt(workdir, tmp_path):
   for part in ("corpus", "tokenizer", "rows"):
     shutil.copytree(workdir / part, tmp_path / part)
   done = launch(
-    "train", CONFIG, f"--workdir={tmp_path}", "--seed=1", "--config.num_workers=1"
+    *("train", CONFIG, f"--workdir={tmp_path}", "--seed=1", "--config.num_workers=1"),
+    preexec_fn=one_core,
   )
   assert done.returncode == 0, done.stderr
   name = pathlib.Path("runs", "pretrain+msm_aff+aft", "seed1", "metrics.jsonl")
