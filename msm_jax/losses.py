@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from msm_jax.models import attention, transformer
+from msm_jax.models import transformer
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
 
@@ -59,8 +59,9 @@ def row_nll(
 ) -> jax.Array:
   """Returns float32 [B, T]: -log p(target) of every position, weights not applied."""
   model = transformer.bind(cfg, params)
-  mask_BTS = attention.packed_mask(batch["segment_ids"])
-  x_BTD, _ = model.hidden(batch["inputs"], batch["positions"], mask_BTS, remat=remat)
+  x_BTD, _ = model.hidden(
+    batch["inputs"], batch["positions"], batch["segment_ids"], remat=remat
+  )
   targets_BT = batch["targets"]
   B, T = targets_BT.shape
   if chunk_len is None or chunk_len >= T:

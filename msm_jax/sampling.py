@@ -16,7 +16,7 @@ import numpy as np
 
 from msm_jax import chat
 from msm_jax.errors import UserError
-from msm_jax.models import attention, transformer
+from msm_jax.models import transformer
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.tokenizer import Tokenizer
@@ -141,8 +141,7 @@ def _generate(
   cache = (jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype))
 
   def forward(tokens_Bt, positions_Bt, cache):
-    mask_BtS = attention.cache_mask(positions_Bt, shape[2])
-    return model.hidden(tokens_Bt, positions_Bt, mask_BtS, cache)
+    return model.hidden(tokens_Bt, positions_Bt, cache=cache)
 
   # Padding of the prompt writes slots beyond its length; the completion overwrites each
   # before a query may look at it.

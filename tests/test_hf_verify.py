@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import random
 import sys
 
 import hf_models
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from msm_jax.errors import UserError
-from msm_jax.hf import adapter, export, load, verify
+from msm_jax.hf import adapter, export, verify
 from msm_jax.models import lora, transformer
 from msm_jax.models.config import RopeScaling
 
@@ -30,82 +29,17 @@ def tok_dir(tmp_path_factory):
   return hf_models.tokenizer_dir(tmp_path_factory.mktemp("tok") / "tokenizer")
 
 
-def drawn(seed: int):
-  """Returns a random config; every seed has another mix of what can differ."""
-  rng = random.Random(seed)
-  num_kv_heads, groups = rng.choice([1, 2, 3]), rng.choice([1, 2, 3])
-  scalings = [
-    None,
-    RopeScaling(rope_type="linear", factor=rng.choice([2.0, 4.5])),
-    RopeScaling(
-      rope_type="llama3",
-      factor=8.0,
-      low_freq_factor=1.0,
-      high_freq_factor=rng.choice([2.0, 4.0]),
-      original_max_position_embeddings=rng.choice([32, 64]),
-    ),
-  ]
-  return hf_models.config(
-    num_heads=num_kv_heads * groups,
-    num_kv_heads=num_kv_heads,
-    embed_dim=4 * num_kv_heads * groups,
-    head_dim=rng.choice([4, 6, 16]),
-    num_layers=rng.choice([1, 3]),
-    max_seq_len=rng.choice([300, 4096]),
-    rope_theta=rng.choice([1e4, 5e5]),
-    rope_scaling=scalings[seed % 3],
-    norm_eps=rng.choice([1e-5, 1e-6]),
-    tie_embeddings=bool(seed % 2),
-    activation=rng.choice(["silu", "gelu_tanh", "relu"]),
-  )
-
-
-@pytest.mark.parametrize("seed", range(9))
-def test_drawn_models_have_the_logits_of_transformers(tmp_path, seed):
-  import transformers
-
-  cfg = drawn(seed)
-  hf_dir = tmp_path / "hf"
-  scaling = cfg.rope_scaling
-  rope = {"rope_type": "default", "rope_theta": cfg.rope_theta}
-  if scaling is not None:
-    kept = {"linear": ("factor",), "llama3": tuple(vars(scaling))}[scaling.rope_type]
-    rope |= {
-      "rope_type": scaling.rope_type,
-      **{key: getattr(scaling, key) for key in kept},
-    }
-  transformers.set_seed(seed)
-  peer = transformers.LlamaForCausalLM(
-    transformers.LlamaConfig(
-      vocab_size=cfg.vocab_size,
-      hidden_size=cfg.embed_dim,
-      intermediate_size=cfg.mlp_dim,
-      num_hidden_layers=cfg.num_layers,
-      num_attention_heads=cfg.num_heads,
-      num_key_value_heads=cfg.num_kv_heads,
-      head_dim=cfg.head_dim,
-      hidden_act="gelu_pytorch_tanh"
-      if cfg.activation == "gelu_tanh"
-      else cfg.activation,
-      max_position_embeddings=cfg.max_seq_len,
-      rms_norm_eps=cfg.norm_eps,
-      rope_parameters=rope,
-      tie_word_embeddings=cfg.tie_embeddings,
-      initializer_range=0.2,
-    )
-  )
-  peer.save_pretrained(hf_dir)
-  loaded, _ = load.load(hf_dir)
-  assert loaded == cfg
-  report = verify.verify(hf_dir, max_abs_bar=BAR)
-  assert report.compared
-  assert report.shape == (2, 300, cfg.vocab_size)
-  assert report.longest_position == cfg.max_seq_len - 1
-  assert report.max_abs <= BAR
+LLAMA3 = RopeScaling(
+  rope_type="llama3",
+  factor=8.0,
+  low_freq_factor=1.0,
+  high_freq_factor=4.0,
+  original_max_position_embeddings=32,
+)
 
 
 def test_an_export_loads_in_transformers_with_the_same_logits(tmp_path, tok_dir):
-  cfg = hf_models.config(tie_embeddings=False, rope_scaling=drawn(2).rope_scaling)
+  cfg = hf_models.config(tie_embeddings=False, rope_scaling=LLAMA3)
   cfg = dataclasses.replace(cfg, lora=hf_models.lora())
   out = tmp_path / "out"
   export.export(

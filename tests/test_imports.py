@@ -21,6 +21,7 @@ ORDER = [
   "models.config",
   "sharding",
   "models.attention",
+  "models.rope",
   "models.layers",
   "models.lora",
   "models.transformer",

@@ -9,8 +9,8 @@ import pytest
 
 from msm_jax import losses, packing, sharding
 from msm_jax.errors import UserError
-from msm_jax.models import lora, transformer
-from msm_jax.models.config import LoraConfig, ModelConfig, RopeScaling
+from msm_jax.models import lora, rope, transformer
+from msm_jax.models.config import FULL, SLIDING, LoraConfig, ModelConfig, RopeScaling
 from msm_jax.packing import Piece
 
 CFG = ModelConfig(
@@ -34,6 +34,8 @@ LARGE = ModelConfig(
   head_dim=128,
   max_seq_len=40960,
   tie_embeddings=False,
+  qk_norm=True,
+  family="qwen3",
   lora=LoraConfig(rank=64, alpha=128.0),
 )
 
@@ -121,7 +123,9 @@ def test_attention_matches_a_plain_numpy_line():
   rng = np.random.default_rng(0)
   q, k, v = (rng.normal(size=(1, 5, heads, 4)).astype("f4") for heads in (4, 2, 2))
   mask = np.tril(np.ones((1, 5, 5), bool))
-  ours = attention.attend(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), mask)
+  ours = attention.attend(
+    jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), mask, scale=0.5
+  )
   for head in range(4):
     scores = q[0, :, head] @ k[0, :, head // 2].T / 2
     scores = np.where(mask[0], scores, -np.inf)
@@ -158,7 +162,7 @@ def test_the_parameter_count_of_a_32b_model_without_computing_it():
   shapes = transformer.abstract_params(LARGE)
   adapter, base = lora.split(shapes)
   num_base = sum(leaf.size for leaf in jax.tree.leaves(base))
-  assert num_base == LARGE.num_params() == 32_762_106_880
+  assert num_base == LARGE.num_params() == 32_762_123_264
   assert sum(leaf.size for leaf in jax.tree.leaves(adapter)) == 536_870_912
 
 
@@ -182,8 +186,6 @@ def test_a_dimension_that_its_axis_does_not_divide_is_replicated():
 
 
 def test_llama3_frequencies_keep_the_fast_and_slow_the_slow():
-  from msm_jax.models import layers
-
   scaling = RopeScaling(
     rope_type="llama3",
     factor=8.0,
@@ -191,8 +193,8 @@ def test_llama3_frequencies_keep_the_fast_and_slow_the_slow():
     high_freq_factor=4.0,
     original_max_position_embeddings=8192,
   )
-  plain = layers.inverse_frequencies(128, 500000.0, None)
-  scaled = layers.inverse_frequencies(128, 500000.0, scaling)
+  plain = rope.inverse_frequencies(128, 500000.0, None)
+  scaled = rope.inverse_frequencies(128, 500000.0, scaling)
   np.testing.assert_allclose(scaled[0], plain[0])
   np.testing.assert_allclose(scaled[-1], plain[-1] / 8)
 
@@ -203,6 +205,11 @@ def test_llama3_frequencies_keep_the_fast_and_slow_the_slow():
     ({"num_kv_heads": 4}, "num_heads"),
     ({"head_dim": 5}, "must be even"),
     ({"activation": "swish"}, "swish"),
+    ({"bias": ("q", "query")}, "query"),
+    ({"layer_types": (FULL,)}, "names 1 layers"),
+    ({"layer_types": ("local",) * 3, "sliding_window": 4}, "local"),
+    ({"sliding_window": 4}, "do not agree"),
+    ({"layer_types": (FULL, FULL, SLIDING)}, "do not agree"),
   ],
 )
 def test_sizes_that_cannot_be_are_refused(changes, message):

@@ -24,7 +24,8 @@ class Rule:
   """One line of the table.
 
   `num_in_dims` says how many leading dimensions of our leaf (without the layer axis)
-  are inputs: their tensor is then the transposed matrix. None: the two are the same.
+  are inputs: their tensor is then the transposed matrix, or, for 0 (a bias), the leaf
+  flattened. None: the two are the same.
   """
 
   name: str  # of theirs; {layer} is the layer's number
@@ -34,14 +35,20 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """Everything that distinguishes the tensors of one `model_type`."""
+  """The tensors of one `model_type`.
+
+  The table holds every tensor that a model of the family can have; those whose leaf a
+  model lacks (a head when embeddings are tied, a bias) are left out for that model.
+  """
 
   architecture: str
   rules: tuple[Rule, ...]
-  embedding: str
-  head: Rule  # absent from the model when embeddings are tied
+  embedding: str = "model.embed_tokens.weight"
+  head: Rule = Rule("lm_head.weight", ("lm_head", "kernel"), 1)
   # Tensors that old checkpoints carry and that follow from config.json.
-  ignored: re.Pattern[str]
+  ignored: re.Pattern[str] = re.compile(
+    r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Tensor:
     if self.num_in_dims is None:
       return theirs
     ins, outs = self.leaf_shape[: self.num_in_dims], self.leaf_shape[self.num_in_dims :]
+    if not ins:
+      return theirs.reshape(outs)
     unfolded = theirs.reshape(outs + ins)
     order = [*range(len(outs), unfolded.ndim), *range(len(outs))]
     return unfolded.transpose(order)
@@ -68,6 +77,8 @@ class Tensor:
     """Returns our slice as their tensor."""
     if self.num_in_dims is None:
       return ours
+    if not self.num_in_dims:
+      return ours.reshape(self.shape)
     num_inputs = math.prod(self.leaf_shape[: self.num_in_dims])
     return ours.reshape(num_inputs, -1).T
 
@@ -88,27 +99,60 @@ _KERNELS = tuple(
   Rule(f"{module}.weight", (*path, "kernel"), num_in_dims)
   for path, module, num_in_dims in PROJECTIONS.values()
 )
-
-LLAMA = Family(
-  architecture="LlamaForCausalLM",
-  rules=(
-    Rule("model.embed_tokens.weight", ("embed", "embedding")),
-    Rule(_LAYER + "input_layernorm.weight", ("layers", "attention_norm", "scale")),
-    *_KERNELS,
-    Rule(_LAYER + "post_attention_layernorm.weight", ("layers", "mlp_norm", "scale")),
-    Rule("model.norm.weight", ("final_norm", "scale")),
-  ),
-  embedding="model.embed_tokens.weight",
-  head=Rule("lm_head.weight", ("lm_head", "kernel"), 1),
-  ignored=re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"),
+_BIASES = tuple(
+  Rule(f"{module}.bias", (*path, "bias"), 0) for path, module, _ in PROJECTIONS.values()
 )
-FAMILIES = {"llama": LLAMA}  # by `model_type` of config.json
+_QK_NORMS = tuple(
+  Rule(f"{_LAYER}self_attn.{name}.weight", ("layers", "attention", name, "scale"))
+  for name in ("q_norm", "k_norm")
+)
+
+
+def _norms(**theirs: str) -> tuple[Rule, ...]:
+  """Returns rules for a block's norms: our name = theirs."""
+  return tuple(
+    Rule(f"{_LAYER}{name}.weight", ("layers", ours, "scale"))
+    for ours, name in theirs.items()
+  )
+
+
+_PRE_NORMS = _norms(
+  attention_norm="input_layernorm", mlp_norm="post_attention_layernorm"
+)
+_SANDWICH_NORMS = _norms(
+  attention_norm="input_layernorm",
+  attention_post_norm="post_attention_layernorm",
+  mlp_norm="pre_feedforward_layernorm",
+  mlp_post_norm="post_feedforward_layernorm",
+)
+
+
+def _family(architecture: str, *of_block: Rule) -> Family:
+  return Family(
+    architecture,
+    (
+      Rule("model.embed_tokens.weight", ("embed", "embedding")),
+      *_KERNELS,
+      *of_block,
+      Rule("model.norm.weight", ("final_norm", "scale")),
+      Family.head,
+    ),
+  )
+
+
+FAMILIES = {  # by `model_type` of config.json
+  "llama": _family("LlamaForCausalLM", *_BIASES, *_PRE_NORMS),
+  "mistral": _family("MistralForCausalLM", *_PRE_NORMS),
+  "qwen2": _family("Qwen2ForCausalLM", *_BIASES, *_PRE_NORMS),
+  "qwen3": _family("Qwen3ForCausalLM", *_BIASES, *_QK_NORMS, *_PRE_NORMS),
+  "gemma2": _family("Gemma2ForCausalLM", *_BIASES, *_SANDWICH_NORMS),
+  "gemma3_text": _family("Gemma3ForCausalLM", *_BIASES, *_QK_NORMS, *_SANDWICH_NORMS),
+}
 
 
 def family(cfg: ModelConfig) -> Family:
   """Returns the family that `cfg` is exported as."""
-  del cfg  # every model that ModelConfig can describe today is a Llama
-  return LLAMA
+  return FAMILIES[cfg.family]
 
 
 def leaf_shapes(cfg: ModelConfig) -> dict[Path, tuple[int, ...]]:
@@ -131,7 +175,16 @@ def leaf_shapes(cfg: ModelConfig) -> dict[Path, tuple[int, ...]]:
     ("final_norm", "scale"): (D,),
   }
   for target, shape in kernels.items():
-    shapes[(*PROJECTIONS[target][0], "kernel")] = (L, *shape)
+    path, _, num_in_dims = PROJECTIONS[target]
+    shapes[(*path, "kernel")] = (L, *shape)
+    if target in cfg.bias:
+      shapes[(*path, "bias")] = (L, *shape[num_in_dims:])
+  if cfg.qk_norm:
+    for name in ("q_norm", "k_norm"):
+      shapes["layers", "attention", name, "scale"] = (L, H)
+  if cfg.post_norms:
+    for name in ("attention_post_norm", "mlp_post_norm"):
+      shapes["layers", name, "scale"] = (L, D)
   if not cfg.tie_embeddings:
     shapes["lm_head", "kernel"] = (D, V)
   return shapes
@@ -142,10 +195,9 @@ def tensors(cfg: ModelConfig) -> list[Tensor]:
 
   Each leaf of ours is filled exactly once, layer by layer.
   """
-  rules = family(cfg).rules
-  if not cfg.tie_embeddings:
-    rules += (family(cfg).head,)
-  return _expand(rules, leaf_shapes(cfg), cfg.num_layers)
+  shapes = leaf_shapes(cfg)
+  rules = [rule for rule in family(cfg).rules if rule.path in shapes]
+  return _expand(rules, shapes, cfg.num_layers)
 
 
 def adapter_tensors(
@@ -184,7 +236,7 @@ def _tensor(rule: Rule, shape: tuple[int, ...], layer: int | None) -> Tensor:
   theirs = slice_shape
   if rule.num_in_dims is not None:
     ins, outs = slice_shape[: rule.num_in_dims], slice_shape[rule.num_in_dims :]
-    theirs = (math.prod(outs), math.prod(ins))
+    theirs = (math.prod(outs), math.prod(ins)) if ins else (math.prod(outs),)
   name = rule.name.format(layer=layer)
   return Tensor(name, rule.path, layer, theirs, slice_shape, rule.num_in_dims)
 

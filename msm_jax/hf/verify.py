@@ -16,7 +16,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,6 +32,8 @@ MAX_KL_BAR = 1e-5  # nats; a wrong rotary table is above 1e-3
 # Two float32 results may each be off by the rounding of one, in opposite directions.
 _ROUNDING_FACTOR = 4.0
 _DEFAULT_LENGTH = 300
+_LONGEST_WINDOW = 1024  # that the default rows reach beyond
+_NUM_GROUPS = 6  # of positions, in the report
 _DEFAULT_TEXT = (
   "The cheese from the valley costs $12.50; the one from the hills, only 3.75. Which "
   "would you buy?\n\n1. Gouda\n2. Brie (ripe, 250 g)\n\ndef price(kg):\n  return kg * "
@@ -44,6 +46,17 @@ _DEFAULT_TEXT = (
 
 class Mismatch(Exception):
   """Our logits and those of transformers differ by more than the bar."""
+
+
+class Compared(NamedTuple):
+  """One row of logits beside theirs, per index of the row [T]."""
+
+  difference_T: np.ndarray  # largest over the vocabulary
+  kl_T: np.ndarray  # nats, KL(theirs || ours)
+  same_T: np.ndarray  # argmax
+  largest_T: np.ndarray  # of theirs, absolute
+  rounding_T: np.ndarray  # how far float32 itself is off in theirs, where looked at
+  positions_T: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +72,10 @@ class Report:
   mean_kl: float | None
   worst: tuple[int, int] | None  # row and index of max_abs
   same_argmax: float | None  # share of positions
+  largest: float | None = None  # of all logits of transformers, absolute
+  # Positions first to last, largest difference and KL among them.
+  by_position: tuple[tuple[int, int, float, float], ...] = ()
+  unseen_window: int | None = None  # a sliding window longer than the rows
   num_rounded: int = 0  # positions above the bar where float32 itself is that far off
 
   def __str__(self) -> str:
@@ -76,7 +93,20 @@ class Report:
       f"{self.worst[0]}, index {self.worst[1]}), KL per position mean "
       f"{self.mean_kl:.2e} max {self.max_kl:.2e}, same argmax {self.same_argmax:.2%}"
       + self._rounding()
+      + self._table()
     )
+
+  def _table(self) -> str:
+    lines = [
+      f"\n  positions {first:>6} to {last:>6}: max abs {difference:.2e}, KL {kl:.2e}"
+      for first, last, difference, kl in self.by_position
+    ]
+    if self.unseen_window is not None:
+      lines.append(
+        f"\n  no row is longer than the sliding window of {self.unseen_window} tokens: "
+        "what it hides was not compared; give longer rows with --tokens"
+      )
+    return "".join(lines)
 
   def _rounding(self) -> str:
     if not self.num_rounded:
@@ -126,6 +156,8 @@ def verify(
       rows.append(_compare_row(logits_BTV[row], peer, inputs, max_abs_bar))
   _finish(logits_BTV, logits_out)
   report = _report(hf_dir, shape, int(positions_BT.max()), rows, max_abs_bar)
+  if cfg.sliding_window is not None and cfg.sliding_window >= shape[1]:
+    report = dataclasses.replace(report, unseen_window=cfg.sliding_window)
   _check(report, rows, max_abs_bar)
   return report
 
@@ -133,13 +165,16 @@ def verify(
 def default_rows(
   cfg: ModelConfig, hf_dir: str | os.PathLike[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns ids [2, T] and positions [2, T], T at most 300.
+  """Returns ids [2, T] and positions [2, T], T at most 300, or a little more than a
+  sliding window.
 
   The ids are varied text where the directory has a `tokenizer.json`, drawn ones
   elsewhere. The first row has positions 0..T-1; those of the second run evenly to the
   end of the context, so that queries see keys at every distance.
   """
-  T = min(_DEFAULT_LENGTH, cfg.max_seq_len)
+  window = cfg.sliding_window or 0
+  beyond = window + 40 if window <= _LONGEST_WINDOW else 0
+  T = min(max(_DEFAULT_LENGTH, beyond), cfg.max_seq_len)
   if hf_dir is not None and (pathlib.Path(hf_dir) / tokenizer.JSON_FILE).exists():
     ids = tokenizer.load(hf_dir).encode(_DEFAULT_TEXT).ids
     tokens_BT = np.stack([np.resize(ids, T), np.resize(ids[::-1], T)])
@@ -150,31 +185,37 @@ def default_rows(
   return tokens_BT, np.stack([np.arange(T, dtype=np.int32), spread_T])
 
 
-def compare(ours_TV: np.ndarray, theirs_TV: np.ndarray) -> tuple[np.ndarray, ...]:
-  """Returns per position [T]: max abs difference, KL in nats, same argmax or not."""
-  difference_T = np.abs(ours_TV - theirs_TV).max(-1)
+def compare(
+  ours_TV: np.ndarray, theirs_TV: np.ndarray, positions_T: np.ndarray
+) -> Compared:
+  """Returns how one row of logits differs from theirs."""
   ours, theirs = _log_softmax(ours_TV), _log_softmax(theirs_TV)
-  kl_T = (np.exp(theirs) * (theirs - ours)).sum(-1)
-  return difference_T, kl_T, ours_TV.argmax(-1) == theirs_TV.argmax(-1)
+  return Compared(
+    difference_T=np.abs(ours_TV - theirs_TV).max(-1),
+    kl_T=(np.exp(theirs) * (theirs - ours)).sum(-1),
+    same_T=ours_TV.argmax(-1) == theirs_TV.argmax(-1),
+    largest_T=np.abs(theirs_TV).max(-1),
+    rounding_T=np.zeros(len(ours_TV)),
+    positions_T=positions_T,
+  )
 
 
 def _compare_row(
   ours_TV: np.ndarray, peer: "_Peer", inputs: tuple[np.ndarray, ...], bar: float
-) -> tuple[np.ndarray, ...]:
-  """Returns what `compare` does and the share of float32 rounding in it, [T] each."""
+) -> Compared:
+  """Returns how a row differs; where by too much, also the float32 rounding in it."""
   theirs_TV = peer.logits(*inputs, "float32")[0]
-  compared = compare(ours_TV, theirs_TV)
-  rounding_T = np.zeros_like(compared[0])
-  if not compared[0].max() <= bar:
-    exact_TV = peer.logits(*inputs, "float64")[0]
-    rounding_T = np.abs(theirs_TV - exact_TV).max(-1)
-  return *compared, rounding_T
+  compared = compare(ours_TV, theirs_TV, inputs[1][0])
+  if compared.difference_T.max() <= bar:
+    return compared
+  exact_TV = peer.logits(*inputs, "float64")[0]
+  return compared._replace(rounding_T=np.abs(theirs_TV - exact_TV).max(-1))
 
 
-def _check(report: Report, rows: list[tuple[np.ndarray, ...]], bar: float) -> None:
-  for difference_T, kl_T, _, rounding_T in rows:
-    allowed_T = np.maximum(bar, _ROUNDING_FACTOR * rounding_T)
-    if not (difference_T <= allowed_T).all() or not kl_T.max() <= MAX_KL_BAR:
+def _check(report: Report, rows: list[Compared], bar: float) -> None:
+  for row in rows:
+    allowed_T = np.maximum(bar, _ROUNDING_FACTOR * row.rounding_T)
+    if not (row.difference_T <= allowed_T).all() or not row.kl_T.max() <= MAX_KL_BAR:
       raise Mismatch(f"{report}; the bars are {bar:.0e} and {MAX_KL_BAR:.0e} nats")
 
 
@@ -184,14 +225,12 @@ def _log_softmax(logits_TV: np.ndarray) -> np.ndarray:
   return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-def _report(
-  hf_dir, shape, longest: int, rows: list[tuple[np.ndarray, ...]], bar: float
-) -> Report:
+def _report(hf_dir, shape, longest: int, rows: list[Compared], bar: float) -> Report:
   if not rows:
     return Report(str(hf_dir), shape, longest, False, *[None] * 5)
-  parts = (np.stack(part) for part in zip(*rows, strict=True))
-  difference_BT, kl_BT, same_BT, rounding_BT = parts
-  allowed_BT = _ROUNDING_FACTOR * rounding_BT
+  all_rows = Compared(*(np.stack(part) for part in zip(*rows, strict=True)))
+  difference_BT, kl_BT = all_rows.difference_T, all_rows.kl_T
+  allowed_BT = _ROUNDING_FACTOR * all_rows.rounding_T
   rounded_BT = (difference_BT > bar) & (difference_BT <= allowed_BT)
   worst = np.unravel_index(np.nanargmax(difference_BT), difference_BT.shape)
   return Report(
@@ -203,8 +242,26 @@ def _report(
     max_kl=float(kl_BT.max()),
     mean_kl=float(kl_BT.mean()),
     worst=(int(worst[0]), int(worst[1])),
-    same_argmax=float(same_BT.mean()),
+    same_argmax=float(all_rows.same_T.mean()),
     num_rounded=int(rounded_BT.sum()),
+    largest=float(all_rows.largest_T.max()),
+    by_position=_by_position(all_rows),
+  )
+
+
+def _by_position(rows: Compared) -> tuple[tuple[int, int, float, float], ...]:
+  """Returns the largest difference and KL in groups of ascending positions."""
+  order = np.argsort(rows.positions_T, axis=None, kind="stable")
+  groups = np.array_split(order, min(_NUM_GROUPS, len(order)))
+  flat = Compared(*(part.reshape(-1) for part in rows))
+  return tuple(
+    (
+      int(flat.positions_T[group[0]]),
+      int(flat.positions_T[group[-1]]),
+      float(flat.difference_T[group].max()),
+      float(flat.kl_T[group].max()),
+    )
+    for group in groups
   )
 
 

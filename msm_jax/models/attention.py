@@ -7,33 +7,52 @@ import jax
 import jax.numpy as jnp
 
 
-def packed_mask(segment_ids_BT: jax.Array) -> jax.Array:
-  """Returns bool [B, T, T]: causal, and only within the same segment."""
+def packed_mask(segment_ids_BT: jax.Array, window: int | None = None) -> jax.Array:
+  """Returns bool [B, T, T]: causal, only within the same segment, and only the last
+  `window` keys (the query's own among them) if there is a window.
+  """
   length = segment_ids_BT.shape[1]
-  causal_TS = jnp.tril(jnp.ones((length, length), bool))
+  near_TS = jnp.tril(jnp.ones((length, length), bool))
+  if window is not None:
+    near_TS &= ~jnp.tril(near_TS, -window)
   same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-  return causal_TS[None] & same_BTS
+  return near_TS[None] & same_BTS
 
 
-def cache_mask(positions_BT: jax.Array, num_slots: int) -> jax.Array:
+def cache_mask(
+  positions_BT: jax.Array, num_slots: int, window: int | None = None
+) -> jax.Array:
   """Returns bool [B, T, S]: a cache slot holds the key of the position it is named
   by.
   """
-  return jnp.arange(num_slots)[None, None, :] <= positions_BT[:, :, None]
+  slots_11S = jnp.arange(num_slots)[None, None, :]
+  seen_BTS = slots_11S <= positions_BT[:, :, None]
+  if window is not None:
+    seen_BTS &= slots_11S > positions_BT[:, :, None] - window
+  return seen_BTS
 
 
 def attend(
-  q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array
+  q_BTNH: jax.Array,
+  k_BSKH: jax.Array,
+  v_BSKH: jax.Array,
+  mask_BTS: jax.Array,
+  *,
+  scale: float,
+  softcap: float | None = None,
 ) -> jax.Array:
-  """Returns [B, T, N, H]: softmax(q k / sqrt(H)) v under `mask_BTS`, softmax in
-  float32.
+  """Returns [B, T, N, H]: softmax(scale q k) v under `mask_BTS`, softmax in float32.
+
+  With a softcap, scores are softcap * tanh(scale q k / softcap) (Gemma 2, section 2).
   """
   B, T, N, H = q_BTNH.shape
   K = k_BSKH.shape[2]
-  q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) * (H**-0.5)
+  q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) * scale
   scores_BKGTS = jnp.einsum(
     "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
   )
+  if softcap is not None:
+    scores_BKGTS = softcap * jnp.tanh(scores_BKGTS / softcap)
   scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, -1e30)
   weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
   out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH)

@@ -1,4 +1,4 @@
-"""The pieces of a decoder block: RMSNorm, RoPE, projections, attention, mlp.
+"""The pieces of a decoder block: RMSNorm, projections, attention, mlp.
 
 B batch, T query, S key, D embed, N heads, K kv heads, H head dim, F mlp, r rank.
 
@@ -8,72 +8,55 @@ where they are used.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from msm_jax import sharding
-from msm_jax.models import attention
-from msm_jax.models.config import ModelConfig, RopeScaling
+from msm_jax.models import attention, rope
+from msm_jax.models.config import ModelConfig
 
 ACTIVATIONS = {
   "silu": jax.nn.silu,
   "relu": jax.nn.relu,
+  "gelu": lambda x: jax.nn.gelu(x, approximate=False),
   "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
 }
 
 _WRITERS = ("o", "down")
 
 
-def inverse_frequencies(
-  head_dim: int, theta: float, scaling: RopeScaling | None
-) -> jax.Array:
-  """Returns float32 [H / 2] rotary frequencies in radians per position."""
-  # A constant of the program: XLA would fold the power to another last bit than PyTorch
-  # has, an error that grows with the position.
-  exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-  powers = (np.float64(theta) ** exponent.astype(np.float64)).astype(np.float32)
-  inverse = jnp.asarray(np.float32(1) / powers)
-  if scaling is None:
-    return inverse
-  if scaling.rope_type == "linear":
-    return inverse / scaling.factor
-  # llama3: wavelengths beyond original / low_freq_factor are divided by `factor`, those
-  # below original / high_freq_factor are kept, in between linear in 1 / wavelength.
-  low, high = scaling.low_freq_factor, scaling.high_freq_factor
-  turns = scaling.original_max_position_embeddings * inverse / (2 * math.pi)
-  keep = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
-  return (1 - keep) * inverse / scaling.factor + keep * inverse
+class Surroundings(NamedTuple):
+  """What attention knows of where tokens stand: who sees whom, and the angles."""
 
-
-def rotate(x_BTNH: jax.Array, angles_BTh: jax.Array) -> jax.Array:
-  """Rotates pairs (i, i + H/2) by `angles_BTh` (h = H / 2), computed in float32."""
-  cos_BT1h = jnp.cos(angles_BTh)[:, :, None]
-  sin_BT1h = jnp.sin(angles_BTh)[:, :, None]
-  left, right = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-  rotated = jnp.concatenate(
-    [left * cos_BT1h - right * sin_BT1h, right * cos_BT1h + left * sin_BT1h], axis=-1
-  )
-  return rotated.astype(x_BTNH.dtype)
+  mask_BTS: jax.Array
+  rope: rope.Table
 
 
 class RMSNorm(nnx.Module):
-  """x / rms(x) * scale, computed in float32 (Zhang and Sennrich 2019)."""
+  """x / rms(x) * scale, computed in float32 (Zhang and Sennrich 2019).
 
-  def __init__(self, cfg: ModelConfig):
+  With `zero_centered_norms` it is 1 + scale.
+  """
+
+  def __init__(self, cfg: ModelConfig, size: int, axis: str):
     self.eps = cfg.norm_eps
-    self.scale = nnx.Param(jnp.ones(cfg.embed_dim), axes=("activation_embed",))
+    self.offset = 1.0 if cfg.zero_centered_norms else 0.0
+    self.scale = nnx.Param(jnp.full(size, 1.0 - self.offset), axes=(axis,))
 
-  def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    x = x_BTD.astype(jnp.float32)
-    x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
-    return (x * self.scale[...][None, None]).astype(x_BTD.dtype)
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    scale = self.scale[...].reshape((1,) * (x.ndim - 1) + (-1,))
+    if self.offset:
+      scale = self.offset + scale.astype(jnp.float32)
+    return (y * scale).astype(x.dtype)
 
 
 class Projection(nnx.Module):
-  """y = x W, with an adapter y += (alpha / rank) (x A) B when `cfg.lora` targets it."""
+  """y = x W, + bias if it has one, + (alpha / rank) (x A) B if `cfg.lora` targets it."""
 
   def __init__(self, cfg: ModelConfig, name: str, inputs: dict, outputs: dict, rngs):
     """`inputs` and `outputs` map logical axes to sizes, in order."""
@@ -85,6 +68,9 @@ class Projection(nnx.Module):
     depth = (2 * cfg.num_layers) ** -0.5 if name in _WRITERS else 1.0
     kernel = depth * std * jax.random.normal(rngs.params(), in_dims + out_dims)
     self.kernel = nnx.Param(kernel, axes=(*inputs, *outputs))
+    self.has_bias = name in cfg.bias
+    if self.has_bias:
+      self.bias = nnx.Param(jnp.zeros(out_dims), axes=tuple(outputs))
     self.lora_scale = None
     if cfg.lora is not None and name in cfg.lora.targets:
       rank = cfg.lora.rank
@@ -95,6 +81,9 @@ class Projection(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.num_in_dims)
+    if self.has_bias:
+      bias = self.bias[...].astype(x.dtype)
+      y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
     if self.lora_scale is None:
       return y
     low = jnp.tensordot(x, self.lora_a[...].astype(x.dtype), axes=self.num_in_dims)
@@ -114,23 +103,32 @@ class Attention(nnx.Module):
     self.k = Projection(cfg, "k", embed, kv_heads, rngs)
     self.v = Projection(cfg, "v", embed, kv_heads, rngs)
     self.o = Projection(cfg, "o", heads, embed, rngs)
+    self.qk_norm = cfg.qk_norm
+    if cfg.qk_norm:
+      self.q_norm = RMSNorm(cfg, cfg.head_dim, "head_dim")
+      self.k_norm = RMSNorm(cfg, cfg.head_dim, "head_dim")
+    self.scale = (cfg.query_pre_attn_scalar or cfg.head_dim) ** -0.5
+    self.softcap = cfg.attention_softcap
 
-  def __call__(self, x_BTD, angles_BTh, mask_BTS, cache=None):
+  def __call__(self, x_BTD, around: Surroundings, cache=None):
     """Returns ([B, T, D], cache).
 
     `cache` is None or (k [B, S, K, H], v [B, S, K, H], slots [B, T]): the new keys and
     values are written to their slots first, then all slots are attended to.
     """
-    q_BTNH = rotate(self.q(x_BTD), angles_BTh)
-    k_BSKH = rotate(self.k(x_BTD), angles_BTh)
-    v_BSKH = self.v(x_BTD)
+    q_BTNH, k_BSKH, v_BSKH = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
+    if self.qk_norm:
+      q_BTNH, k_BSKH = self.q_norm(q_BTNH), self.k_norm(k_BSKH)
+    q_BTNH, k_BSKH = (rope.rotate(x, around.rope) for x in (q_BTNH, k_BSKH))
     if cache is not None:
       old_k, old_v, slots_BT = cache
       rows_B1 = jnp.arange(x_BTD.shape[0])[:, None]
       k_BSKH = old_k.at[rows_B1, slots_BT].set(k_BSKH)
       v_BSKH = old_v.at[rows_B1, slots_BT].set(v_BSKH)
       cache = (k_BSKH, v_BSKH)
-    out_BTNH = attention.attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+    out_BTNH = attention.attend(
+      q_BTNH, k_BSKH, v_BSKH, around.mask_BTS, scale=self.scale, softcap=self.softcap
+    )
     out_BTNH = sharding.constrain(out_BTNH, "batch", "length", "heads", "head_dim")
     return self.o(out_BTNH), cache
 

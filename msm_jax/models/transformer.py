@@ -16,28 +16,38 @@ import jax.numpy as jnp
 from flax import nnx
 
 from msm_jax import sharding
-from msm_jax.models import attention, layers
-from msm_jax.models.config import ModelConfig
+from msm_jax.models import attention, layers, rope
+from msm_jax.models.config import FULL, SLIDING, ModelConfig
 from msm_jax.models.lora import Params
 
 Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, K, H]
 
 
 class Block(nnx.Module):
-  """Pre-norm attention and mlp with residual connections."""
+  """Attention and mlp, each normed before (some models: after, too), with residuals."""
 
   def __init__(self, cfg: ModelConfig, rngs):
-    self.attention_norm = layers.RMSNorm(cfg)
-    self.attention = layers.Attention(cfg, rngs)
-    self.mlp_norm = layers.RMSNorm(cfg)
-    self.mlp = layers.Mlp(cfg, rngs)
+    def norm():
+      return layers.RMSNorm(cfg, cfg.embed_dim, "activation_embed")
 
-  def __call__(self, x_BTD, angles_BTh, mask_BTS, cache=None):
-    out_BTD, cache = self.attention(
-      self.attention_norm(x_BTD), angles_BTh, mask_BTS, cache
-    )
+    self.attention_norm = norm()
+    self.attention = layers.Attention(cfg, rngs)
+    self.mlp_norm = norm()
+    self.mlp = layers.Mlp(cfg, rngs)
+    self.post_norms = cfg.post_norms
+    if cfg.post_norms:
+      self.attention_post_norm = norm()
+      self.mlp_post_norm = norm()
+
+  def __call__(self, x_BTD, around: layers.Surroundings, cache=None):
+    out_BTD, cache = self.attention(self.attention_norm(x_BTD), around, cache)
+    if self.post_norms:
+      out_BTD = self.attention_post_norm(out_BTD)
     x_BTD = x_BTD + out_BTD
-    x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
+    out_BTD = self.mlp(self.mlp_norm(x_BTD))
+    if self.post_norms:
+      out_BTD = self.mlp_post_norm(out_BTD)
+    x_BTD = x_BTD + out_BTD
     return sharding.constrain(x_BTD, "batch", "length", "activation_embed"), cache
 
 
@@ -61,14 +71,14 @@ class Head(nnx.Module):
 
 
 class Transformer(nnx.Module):
-  """A Llama-family decoder."""
+  """A decoder, as `cfg` describes it."""
 
   def __init__(self, cfg: ModelConfig, rngs):
     self.cfg = cfg
     self.embed = Embedding(cfg, rngs)
     keys = jax.random.split(rngs.params(), cfg.num_layers)
     self.layers = jax.vmap(lambda key: Block(cfg, nnx.Rngs(params=key)))(keys)
-    self.final_norm = layers.RMSNorm(cfg)
+    self.final_norm = layers.RMSNorm(cfg, cfg.embed_dim, "activation_embed")
     if not cfg.tie_embeddings:
       self.lm_head = Head(cfg, rngs)
 
@@ -76,30 +86,58 @@ class Transformer(nnx.Module):
     self,
     tokens_BT: jax.Array,
     positions_BT: jax.Array,
-    mask_BTS: jax.Array,
+    segment_ids_BT: jax.Array | None = None,
     cache: Cache | None = None,
     *,
     remat: bool = False,
   ) -> tuple[jax.Array, Cache | None]:
-    """Returns the normed last hidden states [B, T, D] and the cache with them added."""
-    cfg = self.cfg
-    x_BTD = jnp.take(self.embed.embedding[...], tokens_BT, axis=0)
-    x_BTD = sharding.constrain(
-      x_BTD.astype(cfg.dtype), "batch", "length", "activation_embed"
-    )
-    frequencies_h = layers.inverse_frequencies(
-      cfg.head_dim, cfg.rope_theta, cfg.rope_scaling
-    )
-    angles_BTh = positions_BT[..., None].astype(jnp.float32) * frequencies_h[None, None]
+    """Returns the normed last hidden states [B, T, D] and the cache with them added.
 
-    def run_block(x_BTD, block_and_cache):
-      block, kv = block_and_cache
+    Tokens see those before them: in packed rows within their segment, with a cache
+    the slots up to their own position. One of `segment_ids_BT` and `cache` is given.
+    """
+    assert (segment_ids_BT is None) != (cache is None)
+    cfg = self.cfg
+    x_BTD = self._embed(tokens_BT)
+    kinds = tuple(dict.fromkeys(cfg.layer_types)) or (FULL,)
+    around = [
+      self._surroundings(kind, positions_BT, segment_ids_BT, cache) for kind in kinds
+    ]
+    kind_L = None
+    if len(kinds) > 1:
+      kind_L = jnp.asarray([kinds.index(kind) for kind in cfg.layer_types])
+
+    def run_block(x_BTD, layer):
+      block, kv, kind = layer
       kv = None if kv is None else (*kv, positions_BT)
-      return block(x_BTD, angles_BTh, mask_BTS, kv)
+      return block(x_BTD, _choose(around, kind), kv)
 
     body = jax.checkpoint(run_block) if remat else run_block
-    x_BTD, cache = jax.lax.scan(body, x_BTD, (self.layers, cache))
+    x_BTD, cache = jax.lax.scan(body, x_BTD, (self.layers, cache, kind_L))
     return self.final_norm(x_BTD), cache
+
+  def _embed(self, tokens_BT: jax.Array) -> jax.Array:
+    cfg = self.cfg
+    x_BTD = jnp.take(self.embed.embedding[...], tokens_BT, axis=0).astype(cfg.dtype)
+    if cfg.scale_embeddings:
+      x_BTD = x_BTD * jnp.asarray(cfg.embed_dim**0.5, cfg.dtype)
+    return sharding.constrain(x_BTD, "batch", "length", "activation_embed")
+
+  def _surroundings(
+    self, kind: str, positions_BT, segment_ids_BT, cache
+  ) -> layers.Surroundings:
+    """Returns what layers of one kind know of where tokens stand."""
+    cfg, sliding = self.cfg, kind == SLIDING
+    window = cfg.sliding_window if sliding else None
+    if cache is None:
+      mask_BTS = attention.packed_mask(segment_ids_BT, window)
+    else:
+      mask_BTS = attention.cache_mask(positions_BT, cache[0].shape[2], window)
+    theta, scaling = cfg.rope_theta, cfg.rope_scaling
+    if sliding and cfg.local_rope_theta is not None:
+      theta, scaling = cfg.local_rope_theta, None
+    table = rope.table(positions_BT, cfg.head_dim, theta, scaling)
+    return layers.Surroundings(mask_BTS, table)
 
   def unembed(self, x_BTD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, T, V]."""
@@ -107,12 +145,21 @@ class Transformer(nnx.Module):
       kernel_DV = self.embed.embedding[...].T
     else:
       kernel_DV = self.lm_head.kernel[...]
-    return jnp.einsum(
+    logits_BTV = jnp.einsum(
       "BTD,DV->BTV",
       x_BTD,
       kernel_DV.astype(x_BTD.dtype),
       preferred_element_type=jnp.float32,
     )
+    cap = self.cfg.final_softcap
+    return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
+
+
+def _choose(around: list[layers.Surroundings], kind: jax.Array | None):
+  """Returns one of two surroundings, or the only one there is."""
+  if kind is None:
+    return around[0]
+  return jax.tree.map(lambda a, b: jnp.where(kind == 0, a, b), *around)
 
 
 @functools.cache
@@ -172,8 +219,7 @@ def logits(
   if segment_ids_BT is None:
     segment_ids_BT = jnp.ones_like(tokens_BT)
   model = bind(cfg, params)
-  mask_BTS = attention.packed_mask(segment_ids_BT)
-  x_BTD, _ = model.hidden(tokens_BT, positions_BT, mask_BTS)
+  x_BTD, _ = model.hidden(tokens_BT, positions_BT, segment_ids_BT)
   return model.unembed(x_BTD)
 
 
