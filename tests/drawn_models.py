@@ -8,7 +8,7 @@ from msm_jax.hf import families, names
 from msm_jax.models.config import FULL, LORA_TARGETS, SLIDING, ModelConfig, RopeScaling
 
 FAMILIES = tuple(families.FAMILIES)
-_ROPES = ("default", "linear", "llama3", "yarn")
+ROPES = ("default", "linear", "llama3", "yarn")
 
 
 def draw(family: str, seed: int) -> ModelConfig:
@@ -18,6 +18,7 @@ def draw(family: str, seed: int) -> ModelConfig:
   num_heads = num_kv_heads * groups
   num_layers = rng.choice([1, 3, 4])
   max_seq_len = rng.choice([300, 4096, 131072])
+  head_dim = 4 if family == "qwen2" else rng.choice([4, 6, 16, 64])
   return hf_models.config(
     family=family,
     vocab_size=rng.choice([61, 97]),
@@ -25,15 +26,15 @@ def draw(family: str, seed: int) -> ModelConfig:
     num_kv_heads=num_kv_heads,
     embed_dim=4 * num_heads,
     mlp_dim=rng.choice([20, 36]),
-    head_dim=4 if family == "qwen2" else rng.choice([4, 6, 16]),
+    head_dim=head_dim,
     num_layers=num_layers,
     max_seq_len=max_seq_len,
     rope_theta=rng.choice([1e4, 5e5, 1e6]),
-    rope_scaling=_rope(_ROPES[seed % 4], max_seq_len, rng),
+    rope_scaling=_rope(ROPES[seed % 4], max_seq_len, rng),
     norm_eps=rng.choice([1e-5, 1e-6]),
     tie_embeddings=bool((seed // 2) % 2),
     activation=rng.choice(["silu", "gelu_tanh", "gelu", "relu"]),
-    **_traits(family, seed, rng),
+    **_traits(family, head_dim, seed, rng),
     **_windows(family, seed, num_layers, rng),
   )
 
@@ -66,7 +67,7 @@ def _rope(kind: str, max_seq_len: int, rng: random.Random) -> RopeScaling | None
   )
 
 
-def _traits(family: str, seed: int, rng: random.Random) -> dict:
+def _traits(family: str, head_dim: int, seed: int, rng: random.Random) -> dict:
   """Returns the fields of a family, with a bias in every other model that may have
   one.
   """
@@ -76,7 +77,7 @@ def _traits(family: str, seed: int, rng: random.Random) -> dict:
     "zero_centered_norms": True,
     "post_norms": True,
     "scale_embeddings": True,
-    "query_pre_attn_scalar": rng.choice([4.0, 7.0, 24.0]),
+    "query_pre_attn_scalar": head_dim + rng.choice([-1, 0, 5]),
     "final_softcap": rng.choice([None, 3.0]),
   }
   traits = {

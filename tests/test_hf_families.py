@@ -12,7 +12,7 @@ import pytest
 from msm_jax.errors import UserError
 from msm_jax.hf import config as hf_config
 from msm_jax.hf import families, load, names, verify
-from msm_jax.models import transformer
+from msm_jax.models import rope, transformer
 from msm_jax.models.config import FULL, SLIDING
 
 # Of the largest logit, in float32.
@@ -41,6 +41,19 @@ def test_drawn_models_have_the_logits_of_transformers(
   report = verify.verify(tmp_path)
   assert report.longest_position == cfg.max_seq_len - 1
   assert report.max_abs <= RELATIVE_BAR * report.largest
+
+
+@pytest.mark.parametrize("kind", ["default", "linear", "llama3", "yarn"])
+def test_frequencies_have_the_very_bits_of_transformers(transformers, kind):
+  seeds = range(drawn_models.ROPES.index(kind), 400, 4)
+  for cfg in (drawn_models.draw("llama", seed) for seed in seeds):
+    config = hf_config.to_hf(cfg, "float32")
+    peer = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(
+      transformers.AutoConfig.for_model(**config)
+    )
+    ours = rope.inverse_frequencies(cfg.head_dim, cfg.rope_theta, cfg.rope_scaling)
+    np.testing.assert_array_equal(ours, peer.inv_freq.numpy())
+    assert rope.attention_factor(cfg.rope_scaling) == peer.attention_scaling
 
 
 @FAMILY

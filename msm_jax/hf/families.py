@@ -162,19 +162,17 @@ def _read_gemma(config: Fields) -> dict[str, Any]:
     "zero_centered_norms": True,
     "post_norms": True,
     "scale_embeddings": True,
-    "query_pre_attn_scalar": config.number("query_pre_attn_scalar", 256),
+    "query_pre_attn_scalar": config.whole("query_pre_attn_scalar", 256),
   }
 
 
 def _write_gemma(cfg: ModelConfig) -> dict[str, Any]:
-  scalar = cfg.query_pre_attn_scalar
-  whole = scalar is not None and float(scalar).is_integer()
   return {
     **rope.write(cfg),
     "hidden_activation": _HF_ACTIVATIONS[cfg.activation],
     "hidden_act": _HF_ACTIVATIONS[cfg.activation],
     "attention_bias": "q" in cfg.bias,
-    "query_pre_attn_scalar": int(scalar) if whole else scalar,
+    "query_pre_attn_scalar": cfg.query_pre_attn_scalar,
     "attn_logit_softcapping": cfg.attention_softcap,
     "final_logit_softcapping": cfg.final_softcap,
     # transformers wants a window even where no layer slides.

@@ -84,7 +84,7 @@ class ModelConfig:
   tie_embeddings: bool = True
   scale_embeddings: bool = False  # by sqrt(D), rounded to the compute dtype
   activation: str = "silu"
-  query_pre_attn_scalar: float | None = None  # scores / sqrt(this); None: head_dim
+  query_pre_attn_scalar: int | None = None  # scores / sqrt(this); None: head_dim
   attention_softcap: float | None = None  # cap * tanh(scores / cap)
   final_softcap: float | None = None  # the same for logits
   sliding_window: int | None = None  # keys that a query of a sliding layer sees

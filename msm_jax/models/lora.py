@@ -55,7 +55,8 @@ def merge(params: Params, scale: float) -> Params:
       if name not in LEAVES:
         merged[name] = value
     elif "lora_a" in value:
-      merged[name] = {"kernel": _merged_kernel(value, scale)}
+      rest = {leaf: kept for leaf, kept in value.items() if leaf not in LEAVES}
+      merged[name] = rest | {"kernel": _merged_kernel(value, scale)}
     else:
       merged[name] = merge(value, scale)
   return merged

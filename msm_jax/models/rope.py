@@ -1,7 +1,8 @@
 """Rotary positions (Su et al. 2021): frequencies, tables, rotation.
 
-Frequencies are constants of the program, computed by NumPy in float32: XLA would fold
-powers to another last bit than PyTorch has, an error that grows with the position.
+Frequencies are constants of the program, computed by NumPy in float32 and in the order
+of operations of transformers: another last bit is an error that grows with the
+position.
 
 B batch, T query, N heads, H head dim, h = H / 2.
 """
@@ -61,9 +62,10 @@ def inverse_frequencies(
   if scaling.rope_type == "linear":
     return inverse_h / factor
   if scaling.rope_type == "llama3":
-    return _blend(inverse_h / factor, inverse_h, _kept_by_llama3(inverse_h, scaling))
-  divided_h = np.float32(1) / (factor * powers_h)
-  return _blend(divided_h, inverse_h, _kept_by_yarn(head_dim, theta, scaling))
+    keep_h = _kept_by_llama3(inverse_h, scaling)
+    return (1 - keep_h) * inverse_h / factor + keep_h * inverse_h
+  keep_h = _kept_by_yarn(head_dim, theta, scaling)
+  return np.float32(1) / (factor * powers_h) * (1 - keep_h) + inverse_h * keep_h
 
 
 def attention_factor(scaling: RopeScaling | None) -> float:
@@ -81,17 +83,15 @@ def attention_factor(scaling: RopeScaling | None) -> float:
   return length(1.0)
 
 
-def _blend(low_h: np.ndarray, high_h: np.ndarray, keep_h: np.ndarray) -> np.ndarray:
-  return (1 - keep_h) * low_h + keep_h * high_h
-
-
 def _kept_by_llama3(inverse_h: np.ndarray, scaling: RopeScaling) -> np.ndarray:
   """Wavelengths beyond original / low_freq_factor are divided (0), those below
   original / high_freq_factor are kept (1), in between linear in 1 / wavelength.
   """
   low, high = scaling.low_freq_factor, scaling.high_freq_factor
-  wavelengths_h = np.float32(2 * math.pi) / inverse_h
-  turns_h = np.float32(scaling.original_max_position_embeddings) / wavelengths_h
+  one = np.float32(1)  # PyTorch divides a number by an array by way of its reciprocal
+  wavelengths_h = one / inverse_h * np.float32(2 * math.pi)
+  context = np.float32(scaling.original_max_position_embeddings)
+  turns_h = one / wavelengths_h * context
   return np.clip((turns_h - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
 
 
