@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= demo
-# The tests compare with transformers, PyTorch and PEFT. TEST_EXTRAS=dev leaves those out
-# (PyTorch's default build for Linux brings gigabytes of CUDA); such tests skip then.
-TEST_EXTRAS ?= dev,hf
+# The tests compare with transformers, PyTorch, PEFT and PyArrow. TEST_EXTRAS=dev leaves
+# those out (PyTorch's default build for Linux brings gigabytes of CUDA); such tests skip
+# then.
+TEST_EXTRAS ?= dev,hf,data
 BIN := $(VENV)/bin
 
 .PHONY: demo install install-test lint test test-slow

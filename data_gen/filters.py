@@ -23,3 +23,10 @@ class Duplicates:
 def num_words(text: str) -> int:
   """Returns the number of words between white space: the measure of matched corpora."""
   return len(text.split())
+
+
+def category(reason: str) -> str:
+  """Returns the part of a rejection's reason that others share: it can be counted."""
+  for sign in (":", " ("):
+    reason = reason.split(sign, 1)[0]
+  return "duplicate" if reason.startswith("duplicate of ") else reason

@@ -31,6 +31,7 @@ from data_gen import (
 )
 from data_gen import spec as specs
 from data_gen.clients import offline
+from data_gen.importing import corpus as importing
 from data_gen.settings import Job
 from msm_jax import errors, progress, records
 
@@ -77,7 +78,10 @@ def resolve(job: Job) -> dict[str, dict[str, Any]]:
   for name in settings.order(job.corpora):
     corpus = job.corpora[name]
     found[name] = {"corpus": {"kind": corpus.kind, **dataclasses.asdict(corpus)}}
-    found[name].update(_sources(job, corpus, loaded))
+    if isinstance(corpus, settings.ImportCorpus):
+      found[name]["source"] = importing.identity(name, corpus)
+    else:
+      found[name].update(_sources(job, corpus, loaded))
     if getattr(corpus, "match_tokens_of", None):
       found[name]["matched"] = records.sha256_json(found[corpus.match_tokens_of])
   return found
@@ -123,15 +127,21 @@ def finished(
   if not directory.exists():
     return None
   manifest = records.read_manifest(directory)
-  there, here = _flat(manifest.get("config", {})), _flat(resolved)
+  there = dict(manifest.get("config", {}))
+  if "source" in resolved and resolved["source"] is None:
+    there["source"] = None  # the files were imported and are gone; nothing is lost
+  there, here = _flat(there), _flat(resolved)
   differing = [
     f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)"
     for key in sorted(there.keys() | here.keys())
     if there.get(key) != here.get(key)
   ]
   if differing:
+    named = differing[:5]
+    if len(differing) > len(named):
+      named.append(f"and {len(differing) - len(named)} more")
     raise errors.UserError(
-      f"{directory} was made with other settings: {'; '.join(differing)}; choose "
+      f"{directory} was made with other settings: {'; '.join(named)}; choose "
       "another --workdir, or delete that directory to make it again"
     )
   records.shard_paths(directory)
@@ -176,6 +186,8 @@ def _make(
   corpus = job.corpora[name]
   base = {"name": name, "kind": corpus.kind, "config": resolved}
   base["hashes"] = _hashes(resolved)
+  if isinstance(corpus, settings.ImportCorpus):
+    return importing.make(root / name, name, corpus, base)
   if isinstance(corpus, settings.WorldCorpus | settings.PairsCorpus):
     return _write_world(job, root, name, base)
   path = root / f"{name}.partial" / LEDGER
@@ -189,11 +201,13 @@ def _make(
 
 def _hashes(resolved: Mapping[str, Any]) -> dict[str, str | None]:
   spec, teacher = resolved.get("spec"), resolved.get("teacher")
+  source = resolved.get("source")
   return {
     "config": records.sha256_json(resolved),
     "spec": spec["sha256"] if spec else None,
     "prompts": resolved.get("prompts"),
     "teacher": records.sha256_json(teacher) if teacher else None,
+    "source": records.sha256_json(source) if source else None,
   }
 
 

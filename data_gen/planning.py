@@ -16,6 +16,7 @@ from typing import Any
 from data_gen import conversations, generate, pricing, prompts, settings
 from data_gen import spec as specs
 from data_gen.clients import protocol
+from data_gen.importing import corpus as importing
 
 # Usual size of an answer in tokens: per item for lists, else of the whole text.
 _RESPONSE_TOKENS = {
@@ -53,6 +54,7 @@ class CorpusCost:
   done: bool
   num_records: int
   stages: tuple[StageCost, ...]
+  note: str = ""
 
   @property
   def requests(self) -> int:
@@ -102,6 +104,7 @@ def lines(job: settings.Job, workdir: str | os.PathLike[str]) -> Iterator[str]:
   yield f"{'corpus':<16}{head[0]:>10}{head[1]:>10}{head[2]:>12}{head[3]:>12}  price"
   for cost in costs.values():
     price = "done" if cost.done else _dollars(cost.dollars)
+    price += f" ({cost.note})" if cost.note else ""
     yield (
       f"{cost.name:<16}{cost.num_records:>10}{cost.requests:>10}"
       f"{cost.prompt_tokens:>12}{cost.response_tokens:>12}  {price}"
@@ -136,6 +139,11 @@ def _estimate(
   costs: dict[str, CorpusCost],
 ) -> CorpusCost:
   corpus = job.corpora[name]
+  if isinstance(corpus, settings.ImportCorpus):
+    num_rows, num_bytes, num_files = importing.count(name, corpus)
+    cost = _cost(job, name, num_rows, ())
+    note = f"{num_bytes / 1e6:.1f} MB in {num_files} files"
+    return dataclasses.replace(cost, note=note)
   if isinstance(corpus, settings.PairsCorpus):
     return _cost(job, name, 0, ())
   if isinstance(corpus, settings.WorldCorpus):

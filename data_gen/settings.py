@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from data_gen.importing import settings as import_settings
+from data_gen.importing.settings import ImportCorpus
 from msm_jax import errors
 from msm_jax import fields as fields_lib
 
@@ -136,10 +138,18 @@ class ConversationsCorpus:
   seed: int = 0
 
 
-Corpus = WorldCorpus | PairsCorpus | DocumentsCorpus | ConversationsCorpus
+Corpus = (
+  WorldCorpus | PairsCorpus | DocumentsCorpus | ConversationsCorpus | ImportCorpus
+)
 _KINDS = {
   cls.kind: cls
-  for cls in (WorldCorpus, PairsCorpus, DocumentsCorpus, ConversationsCorpus)
+  for cls in (
+    WorldCorpus,
+    PairsCorpus,
+    DocumentsCorpus,
+    ConversationsCorpus,
+    ImportCorpus,
+  )
 }
 
 
@@ -213,6 +223,8 @@ def check(job: Job) -> None:
 
 
 def _check_sources(where: str, corpus: Corpus, job: Job) -> None:
+  if isinstance(corpus, ImportCorpus):
+    return import_settings.check(where, corpus)
   if isinstance(corpus, WorldCorpus | PairsCorpus):
     if job.world is None:
       raise errors.UserError(f"{where} is of kind {corpus.kind}: set config.world")
@@ -246,10 +258,11 @@ def order(corpora: Mapping[str, Corpus]) -> list[str]:
 
 def _other(name: str, corpus: Corpus, corpora: Mapping[str, Corpus]) -> str | None:
   other = getattr(corpus, "match_tokens_of", None)
-  if other is not None and not isinstance(corpora.get(other), DocumentsCorpus):
+  sized = DocumentsCorpus | ImportCorpus
+  if other is not None and not isinstance(corpora.get(other), sized):
     raise errors.UserError(
       f"config.corpora.{name}.match_tokens_of is {other!r}: it names a corpus of kind "
-      "documents"
+      "documents or import"
     )
   return other
 

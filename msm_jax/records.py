@@ -20,8 +20,8 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 import msgpack
 from array_record.python import array_record_module
@@ -109,18 +109,20 @@ def write_dataset(
   directory: PathLike,
   records: Iterable[Mapping[str, Any]],
   *,
-  manifest: Mapping[str, Any],
+  manifest: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
   records_per_shard: int = 4096,
-  extra_files: Mapping[str, bytes] | None = None,
+  extra_files: Mapping[str, bytes | BinaryIO] | None = None,
 ) -> dict[str, Any]:
   """Writes a whole dataset at once and returns its manifest.
 
   Args:
     directory: where the dataset appears when it is complete; must not exist yet.
     records: streamed once, in this order.
-    manifest: what to say beside `num_records` and `shards`.
+    manifest: what to say beside `num_records` and `shards`; a function is called when
+      all records are written.
     records_per_shard: all shards but the last hold this many.
-    extra_files: name -> bytes, written beside the shards.
+    extra_files: name -> bytes, written beside the shards; an open file is copied from
+      its beginning when all records are written.
 
   Raises:
     UserError: `directory` exists already.
@@ -135,12 +137,12 @@ def write_dataset(
   try:
     shards = _write_shards(temporary, records, records_per_shard)
     whole = {
-      **manifest,
+      **(manifest() if callable(manifest) else manifest),
       "num_records": sum(shard["num_records"] for shard in shards),
       "shards": shards,
     }
     for name, data in (extra_files or {}).items():
-      write_file(temporary / name, data)
+      _write_extra(temporary / name, data)
     write_json(temporary / MANIFEST, whole)
     _fsync(temporary)
     os.replace(temporary, directory)
@@ -203,6 +205,15 @@ def read_shard(path: PathLike, num_records: int) -> Iterator[bytes]:
   finally:
     if reader.ok():
       reader.close()
+
+
+def _write_extra(path: pathlib.Path, data: bytes | BinaryIO) -> None:
+  if isinstance(data, bytes):
+    return write_file(path, data)
+  data.seek(0)
+  with path.open("wb") as file:
+    shutil.copyfileobj(data, file)
+  _fsync(path)
 
 
 def _write_shards(
