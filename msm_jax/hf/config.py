@@ -51,6 +51,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 # Bookkeeping and sampling defaults: the logits do not depend on them.
 _HARMLESS = {
   "_name_or_path",
+  "_model_name_or_path",
   "_attn_implementation",
   "_attn_implementation_autoset",
   "_commit_hash",
@@ -83,6 +84,7 @@ _HARMLESS = {
   "eos_token_id",
   "pad_token_id",
   "sep_token_id",
+  "unk_token_id",
   "decoder_start_token_id",
   "max_length",
   "min_length",
