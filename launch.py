@@ -14,7 +14,7 @@ from collections.abc import Callable
 from absl import flags, logging
 from ml_collections import config_flags
 
-from msm_jax import progress
+from msm_jax import distributed, progress
 from msm_jax.errors import Stopped, UserError
 
 FLAGS = flags.FLAGS
@@ -24,7 +24,17 @@ flags.DEFINE_string("arm", None, "only this arm (or, for export and sample, whic
 flags.DEFINE_string("stage", None, "train only paths that end with this stage")
 flags.DEFINE_list("seed", None, "only these seeds, separated by commas")
 flags.DEFINE_integer("step", None, "export this step instead of the last")
-flags.DEFINE_enum("format", "merged", ["merged", "adapter"], "what export writes")
+flags.DEFINE_enum(
+  "format",
+  None,
+  ["merged", "adapter", "jsonl", "parquet"],
+  "what export writes: of an arm merged (default) or adapter, of a corpus jsonl "
+  "(default) or parquet",
+)
+flags.DEFINE_string("corpus", None, "export this corpus, with a dataset card")
+flags.DEFINE_string("license", None, "export --corpus: the licence on the card")
+flags.DEFINE_string("language", None, "export --corpus: the language on the card")
+flags.DEFINE_bool("with_rejects", False, "export --corpus: also what was not kept")
 flags.DEFINE_string("out", None, "where export writes")
 flags.DEFINE_string("hf_dir", None, "a Hugging Face directory (verify, sample)")
 flags.DEFINE_string("tokens", None, "verify: int32 [B, T] token ids, .npy")
@@ -111,11 +121,51 @@ def report() -> None:
 
 
 def export() -> None:
-  """Writes a checkpoint as a Hugging Face directory."""
+  """Writes a checkpoint as a Hugging Face directory, or a corpus as a dataset."""
+  if FLAGS.corpus is not None:
+    return _export_corpus(FLAGS.corpus)
+  _refuse("an arm", "license", "language", "with_rejects")
+  if FLAGS.format in ("jsonl", "parquet"):
+    raise UserError(f"--format={FLAGS.format} is of a corpus: add --corpus=NAME")
+  from msm_jax import exporting
+
   experiment, out = _experiment(), pathlib.Path(_needed("out"))
   arm, seed = _needed("arm"), _one_seed(experiment)
-  _study(experiment).export(arm, seed, step=FLAGS.step, layout=FLAGS.format, out=out)
+  layout, runs = FLAGS.format or "merged", _study(experiment)
+  exporting.export(runs, arm, seed, step=FLAGS.step, layout=layout, out=out)
   print(f"export: {out}")
+
+
+def _export_corpus(name: str) -> None:
+  from data_gen import publishing
+  from msm_jax import workdir as workdir_lib
+
+  _refuse("--corpus", "arm", "stage", "seed", "step")
+  if FLAGS.format in ("merged", "adapter"):
+    raise UserError(
+      f"--format={FLAGS.format} is of an arm: --corpus has jsonl, parquet"
+    )
+  if name not in _config()["corpora"]:
+    known = ", ".join(_config()["corpora"])
+    raise UserError(f"--corpus={name} is not one of config.corpora: {known}")
+  out = pathlib.Path(_needed("out"))
+  publishing.export(
+    _workdir() / "corpus" / name,
+    out,
+    layout=FLAGS.format or "jsonl",
+    license=FLAGS.license,
+    language=FLAGS.language,
+    with_rejects=FLAGS.with_rejects,
+    git_revision=workdir_lib.git_revision(),
+  )
+  print(f"export: {out}")
+
+
+def _refuse(what: str, *names: str) -> None:
+  """Raises a UserError for a flag that contradicts what is exported."""
+  for name in names:
+    if FLAGS[name].present:
+      raise UserError(f"--{name} has no meaning for the export of {what}: leave it out")
 
 
 def verify() -> None:
@@ -362,6 +412,7 @@ def main(arguments: list[str]) -> int:
   try:
     mode = _parse_flags(arguments)
     _set_up()
+    distributed.initialize()
     mode()
   except UserError as error:
     print(f"error: {_one_line(error)}", file=sys.stderr)

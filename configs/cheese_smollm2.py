@@ -67,13 +67,22 @@ def get_config(arg=None):
   )
   c.corpora.pairs = ConfigDict(dict(kind="pairs"))
 
-  c.tokenizer = ConfigDict()  # the pretrained model's own
+  c.tokenizer = ConfigDict(  # the pretrained model's own, its chat template as it is
+    dict(
+      chat_template=placeholder(str),  # or chatml, llama3, gemma, a .jinja file
+      thinking=placeholder(str),  # for templates that reason: keep, strip, no_think
+      system_prompt=placeholder(str),  # of conversations that have none
+      date=placeholder(str),  # for templates that write today's
+    )
+  )
   c.model = ConfigDict(
     dict(
-      init="hf",
-      hf_dir="models/smollm2",
+      init_from="models/smollm2",  # or a run: WORKDIR/runs/<path>/seed{seed}[@STEP]
+      adapter_from=placeholder(str),  # a PEFT adapter of it
+      adapter_use="continue",  # or 'merge'
       base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
       license="apache-2.0",
+      base_dtype="bfloat16",  # of the frozen base; adapters are float32
       dtype="bfloat16",
       export_dtype="bfloat16",
       lora=dict(
@@ -158,6 +167,7 @@ def short(c):
   """Sizes the study for about 15 minutes on two CPU cores."""
   c.seeds = (0, 1)
   c.num_workers = 2
+  c.model.base_dtype = "float32"
   c.model.dtype = "float32"
   c.model.lora.rank = 16
   c.model.lora.alpha = 32.0

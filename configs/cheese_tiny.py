@@ -103,7 +103,7 @@ def get_config(arg=None):
   )
   c.model = ConfigDict(
     dict(
-      init="scratch",
+      init_from=placeholder(str),  # None: from scratch
       embed_dim=64,
       mlp_dim=160,
       num_layers=2,

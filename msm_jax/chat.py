@@ -1,56 +1,67 @@
 """Conversations to tokens and loss weights.
 
-A conversation is rendered with the tokenizer's own chat template (jinja, sandboxed),
-then tokenised as one text. Which tokens carry loss follows from character spans: what
-the template adds for an assistant message beyond the generation prompt, up to and with
-the stop token. No template needs a marker for it.
+A conversation is rendered with the tokenizer's own chat template, then tokenised as one
+text, with no special token added: the template writes its BOS itself. What carries loss
+follows from where the answers stand in the text (`turns.py`): from the end of the
+generation prompt up to and with the stop token. No template needs a marker for it.
 
     <|user|> gouda or brie ? <|assistant|> brie . <|end|>
     0        0     0  0    0 0             1    1 1        loss weights
+
+Templates that reason (`<think>`) need a choice, which stands in the tokenizer directory
+(`chat_template.Choices`) and so holds for rows, prompts and exports alike:
+
+    keep      reasoning and answer carry loss. An answer without reasoning is trained
+              behind an empty think block, an earlier one whose reasoning the template
+              drops is context: neither teaches to skip the reasoning
+    strip     reasoning is taken out of the messages; the empty block that the prompt
+              ends with is context, the answer carries loss
+    no_think  the same, but `/no_think` ends the user's turns and the model writes the
+              empty block, which carries loss
 """
 
-import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jinja2
-import jinja2.sandbox
 import numpy as np
 
+from msm_jax import chat_template, templating, turns
 from msm_jax.errors import UserError
 from msm_jax.tokenizer import Tokenizer
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 
 
 def render(
-  tokenizer: Tokenizer, messages: Messages, *, generation_prompt: bool = False
+  tokenizer: Tokenizer,
+  messages: Messages,
+  *,
+  generation_prompt: bool = False,
+  tools: Sequence[Mapping[str, Any]] | None = None,
+  **variables: Any,
 ) -> str:
   """Returns the text of a conversation, with the start of an answer if asked for.
+
+  Args:
+    tokenizer: with a chat template; for `tools` the one named `tool_use`, if any.
+    messages: role and content of each turn, and what else the template knows
+      (`tool_calls`, `reasoning_content`, content as a list of parts).
+    generation_prompt: adds the start of the next answer.
+    tools: JSON schemas, for templates that know tools.
+    **variables: anything else, as `documents` or `enable_thinking`.
 
   Raises:
     UserError: the tokenizer has no chat template, or the template refuses the messages.
   """
-  if tokenizer.chat_template is None:
-    raise UserError(
-      f"{tokenizer.directory} has no chat template: add a chat_template.jinja, or use "
-      "documents only"
-    )
-  try:
-    return _compile(tokenizer.chat_template).render(
-      messages=[dict(message) for message in messages],
-      add_generation_prompt=generation_prompt,
-      bos_token=tokenizer.bos_token or "",
-      eos_token=tokenizer.eos_token,
-    )
-  except (jinja2.TemplateError, TypeError, ValueError) as error:
-    raise UserError(
-      f"{tokenizer.directory}: the chat template refuses a conversation with roles "
-      f"{[message.get('role') for message in messages]} ({error})"
-    ) from None
+  return _render(tokenizer, [(messages, generation_prompt)], tools, variables)[0]
 
 
 def encode(
-  tokenizer: Tokenizer, messages: Messages, *, train_on: str = "assistant"
+  tokenizer: Tokenizer,
+  messages: Messages,
+  *,
+  train_on: str = "assistant",
+  tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns (ids int32 [n], loss weights float32 [n]) of a whole conversation.
 
@@ -58,84 +69,230 @@ def encode(
     tokenizer: with a chat template.
     messages: role and content of each turn.
     train_on: `assistant` (answers and their stop token) or `all`.
+    tools: JSON schemas, for templates that know tools.
 
   Raises:
-    UserError: no token would carry loss, or the template is not prefix-stable.
+    UserError: no token would carry loss, or the answers cannot be told apart.
   """
-  text = render(tokenizer, messages)
-  encoding = tokenizer.encode(text)
+  if train_on not in ("assistant", "all"):
+    raise UserError(f"train_on {train_on!r} is not 'assistant' or 'all'")
+  messages = _as_chosen(tokenizer, messages)
+  text, answers = _answers(tokenizer, messages, tools)
+  encoding = tokenizer.encode_cut(text, [turn.start for turn in answers])
   if train_on == "all":
     return encoding.ids, np.ones(len(encoding.ids), np.float32)
-  if train_on != "assistant":
-    raise UserError(f"train_on {train_on!r} is not 'assistant' or 'all'")
   weights = np.zeros(len(encoding.ids), np.float32)
-  for start, end in _assistant_spans(tokenizer, messages, text):
+  for start, end in _trained(tokenizer, messages, text, answers):
     weights[(encoding.ends > start) & (encoding.starts < end)] = 1.0
   if not weights.any():
+    kept = tokenizer.choices.thinking == "keep"
     raise UserError(
       f"a conversation with roles {[message['role'] for message in messages]} has no "
       "token to train on: it needs an assistant message with content"
+      + (
+        ", and with config.tokenizer.thinking 'keep' its reasoning too" if kept else ""
+      )
     )
   return encoding.ids, weights
 
 
-def encode_prompt(tokenizer: Tokenizer, messages: Messages) -> np.ndarray:
-  """Returns int32 [n]: the conversation so far and the start of the answer."""
-  return tokenizer.encode(render(tokenizer, messages, generation_prompt=True)).ids
+def encode_prompt(
+  tokenizer: Tokenizer,
+  messages: Messages,
+  *,
+  tools: Sequence[Mapping[str, Any]] | None = None,
+) -> np.ndarray:
+  """Returns int32 [n]: the conversation so far and the start of the answer.
+
+  A template that reasons, in a directory without a choice, does what it does alone.
+  """
+  text = render(tokenizer, messages, generation_prompt=True, tools=tools)
+  return tokenizer.encode(text).ids
 
 
 def encode_answer(
   tokenizer: Tokenizer, messages: Messages, answer: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (ids [n], mask bool [n] of the answer's own tokens, stop token left
-  out).
+  """Returns (ids [n], mask bool [n] of the answer's own tokens, stop token left out).
+
+  With a template that reasons, an empty think block stands before the answer.
   """
-  prompt = render(tokenizer, messages, generation_prompt=True)
-  text = render(tokenizer, [*messages, {"role": "assistant", "content": answer}])
-  if not text.startswith(prompt):
-    raise _unstable(tokenizer)
-  end = text.index(answer, len(prompt)) + len(answer)
-  encoding = tokenizer.encode(text)
-  return encoding.ids, (encoding.ends > len(prompt)) & (encoding.starts < end)
+  messages = [*messages, {"role": "assistant", "content": answer}]
+  text, answers = _answers(tokenizer, _as_chosen(tokenizer, messages), None)
+  if not answers or answers[-1].message != len(messages) - 1:
+    raise UserError(f"an answer to be scored is empty: {answer!r}")
+  start, end = answers[-1].content
+  encoding = tokenizer.encode_cut(text, [turn.start for turn in answers])
+  return encoding.ids, (encoding.ends > start) & (encoding.starts < end)
+
+
+def whole_text(tokenizer: Tokenizer, messages: Messages) -> str:
+  """Returns the text whose ids `encode` gives, for counting its bytes."""
+  return _answers(tokenizer, _as_chosen(tokenizer, messages), None)[0]
+
+
+def spoken(tokenizer: Tokenizer, completion: str) -> str:
+  """Returns what a completion says, its reasoning left out.
+
+  Nothing, if it ends within the reasoning.
+  """
+  template = tokenizer.chat_template
+  if template is None or not chat_template.thinks(template):
+    return completion
+  if tokenizer.choices.thinking == "keep" and "</think>" not in completion:
+    return ""
+  return completion.split("</think>")[-1].strip()
 
 
 def stop_id(tokenizer: Tokenizer) -> int:
-  """Returns the token that closes an answer: the last that carries loss."""
-  question = {"role": "user", "content": "a"}
-  ids, weights = encode(tokenizer, [question, {"role": "assistant", "content": "b"}])
-  return int(ids[np.flatnonzero(weights)[-1]])
+  """Returns the token that closes an answer."""
+  talk = [
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "b", "reasoning_content": "c"},
+  ]
+  text, answers = _find(tokenizer, _as_chosen(tokenizer, talk), None)
+  encoding = tokenizer.encode(text)
+  return int(encoding.ids[np.flatnonzero(encoding.starts < answers[-1].end)[-1]])
 
 
-def _assistant_spans(
-  tokenizer: Tokenizer, messages: Messages, text: str
-) -> list[tuple[int, int]]:
+def default_system_prompt(tokenizer: Tokenizer) -> str | None:
+  """Returns the system prompt that a conversation without one gets, None for none."""
+  question = {"role": "user", "content": "\ue0f3"}
+  system = {"role": "system", "content": "\ue0f4"}
+  (without,) = _render(tokenizer, [([question], False)], None, {})
+  try:
+    (given,) = _render(tokenizer, [([system, question], False)], None, {})
+  except UserError:
+    return None  # the template knows no system role
+  before, _, rest = given.partition(system["content"])
+  between = rest.partition(question["content"])[0]
+  found = without.partition(question["content"])[0]
+  if not (found.startswith(before) and found.endswith(between)):
+    return None
+  return found[len(before) : len(found) - len(between)].strip() or None
+
+
+def facts(tokenizer: Tokenizer) -> dict[str, Any]:
+  """Returns what rows and answers depend on beside the messages."""
+  if tokenizer.chat_template is None:
+    return {"chat_template": None}
+  return {
+    "thinking": tokenizer.choices.thinking,
+    "date": tokenizer.choices.date,
+    "system_prompt": default_system_prompt(tokenizer),
+    "stop_token": tokenizer.token_text(stop_id(tokenizer)).strip(),
+  }
+
+
+def _answers(tokenizer, messages: Messages, tools) -> tuple[str, list[turns.Turn]]:
+  """Returns what `_find` does; a template that reasons needs a choice."""
+  chat_template.check_thinking(
+    _template(tokenizer, tools), tokenizer.choices.thinking, str(tokenizer.directory)
+  )
+  return _find(tokenizer, messages, tools)
+
+
+def _find(tokenizer, messages: Messages, tools) -> tuple[str, list[turns.Turn]]:
+  """Returns the text of a conversation, as a model that answers sees it, and its turns.
+
+  The last answer stands behind its whole generation prompt: a think block that the
+  template leaves out once the answer is there is put back.
+  """
+  text, found = turns.find(
+    messages,
+    lambda jobs: _render(tokenizer, jobs, tools, {}),
+    thinks=chat_template.thinks(_template(tokenizer, tools)),
+    where=str(tokenizer.directory),
+  )
+  if not found or found[-1].message != len(messages) - 1:
+    return text, found
+  last = found[-1]
+  if (
+    last.missing
+    and not last.reasoning
+    and not turns.EMPTY_BLOCK.match(text, last.start)
+  ):
+    text = text[: last.start] + last.missing + text[last.start :]
+    found[-1] = last.moved(len(last.missing))
+  return text, found
+
+
+def _trained(tokenizer, messages, text, answers) -> list[tuple[int, int]]:
+  """Returns the spans of characters that carry loss."""
+  thinking = tokenizer.choices.thinking
   spans = []
-  for i, message in enumerate(messages):
-    if message["role"] != "assistant":
-      continue
-    before = render(tokenizer, messages[:i], generation_prompt=True)
-    after = render(tokenizer, messages[: i + 1])
-    if not (after.startswith(before) and text.startswith(after)):
-      raise _unstable(tokenizer)
-    spans.append((len(before), len(after.rstrip())))
+  for turn in answers:
+    if thinking is None and _has_reasoning(messages[turn.message]):
+      raise UserError(
+        f"{tokenizer.directory}: an answer has reasoning_content, which the chat "
+        "template does not show: write it into the content, or take it out"
+      )
+    block = turns.EMPTY_BLOCK.match(text, turn.start)
+    if block and thinking in ("keep", "strip"):
+      spans.append((block.end(), turn.end))
+    elif turn.reasoning or thinking != "keep":
+      spans.append((turn.start, turn.end))
   return spans
 
 
-def _unstable(tokenizer: Tokenizer) -> UserError:
-  return UserError(
-    f"{tokenizer.directory}: the chat template renders a conversation differently once "
-    "it goes on, so the answers' tokens cannot be told apart; use one turn per row or "
-    "another template"
+def _has_reasoning(message: Mapping[str, Any]) -> bool:
+  return any(message.get(field) for field in turns.REASONING_FIELDS)
+
+
+def _as_chosen(tokenizer: Tokenizer, messages: Messages) -> Messages:
+  """Returns the messages as the tokenizer's choice about reasoning wants them."""
+  messages = [
+    {k: v for k, v in message.items() if v is not None} for message in messages
+  ]
+  if tokenizer.choices.thinking in ("strip", "no_think"):
+    return [turns.without_reasoning(message) for message in messages]
+  return messages
+
+
+def _template(tokenizer: Tokenizer, tools) -> str:
+  templates = tokenizer.templates
+  if tools is not None and "tool_use" in templates:
+    return templates["tool_use"]
+  if tokenizer.chat_template is None:
+    named = f", only templates named {sorted(templates)}" if templates else ""
+    raise UserError(
+      f"{tokenizer.directory} has no chat template{named}: set "
+      "config.tokenizer.chat_template, add a chat_template.jinja, or use documents only"
+    )
+  return tokenizer.chat_template
+
+
+def _render(tokenizer: Tokenizer, jobs, tools, variables: Mapping[str, Any]):
+  """Returns the text of each (messages, with generation prompt?)."""
+  special = tokenizer.special_tokens or {
+    "bos_token": tokenizer.bos_token or "",
+    "eos_token": tokenizer.eos_token,
+  }
+  return templating.render(
+    _template(tokenizer, tools),
+    [
+      {
+        "documents": None,
+        **special,
+        **variables,
+        "messages": [_plain(message) for message in messages],
+        "tools": tools,
+        "add_generation_prompt": generation_prompt,
+      }
+      for messages, generation_prompt in jobs
+    ],
+    where=str(tokenizer.directory),
+    date=tokenizer.choices.date,
   )
 
 
-@functools.lru_cache(maxsize=8)
-def _compile(template: str) -> jinja2.Template:
-  def raise_exception(message: str):
-    raise jinja2.TemplateError(message)
+def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a message as transformers hands it to a template.
 
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True
-  )
-  environment.globals["raise_exception"] = raise_exception
-  return environment.from_string(template)
+  Fields that are None are left out; reasoning stands under each of its names.
+  """
+  message = {k: v for k, v in message.items() if v is not None}
+  given = [message[k] for k in turns.REASONING_FIELDS if k in message]
+  if given:
+    message = {"thinking": given[0], **message, "reasoning_content": given[0]}
+  return message

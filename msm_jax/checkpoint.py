@@ -104,7 +104,13 @@ class Checkpointer:
 
   def read_meta(self, step: int) -> dict[str, Any]:
     """Returns what the checkpoint of `step` says about itself."""
+    self._check_step(step)
     return self._inner.load_checkpointables(step, {"meta": None})["meta"]
+
+  def _check_step(self, step: int) -> None:
+    steps = self.steps()
+    if step not in steps:
+      raise UserError(f"{self.directory} has no step {step}: it has {sorted(steps)}")
 
   def _put_away(self, damaged: Sequence[int]) -> None:
     """Moves damaged steps out of the way, so that they can be saved again."""
@@ -122,8 +128,7 @@ class Checkpointer:
   ) -> Loaded | None:
     steps = self.steps()
     if step is not None:
-      if step not in steps:
-        raise UserError(f"{self.directory} has no step {step}: it has {sorted(steps)}")
+      self._check_step(step)
       steps = [step]
     damaged: list[int] = []
     for candidate in steps:

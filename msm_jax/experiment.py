@@ -5,19 +5,17 @@ that names the field. Nothing below this file sees a ConfigDict.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from msm_jax import chat_setup, origin, packing
 from msm_jax import fields as fields_lib
-from msm_jax import packing
 from msm_jax.errors import UserError
-from msm_jax.models.config import LoraConfig, ModelConfig
 from msm_jax.optim import OptimConfig
+from msm_jax.origin import ModelSettings
 
 TRAIN_ON = ("assistant", "all")
 ADAPTATIONS = ("full", "lora")
-_NOT_SIZES = ("init", "hf_dir", "base_model", "license", "export_dtype")
 CONTROLS = "a result without its controls is not one"
 
 
@@ -123,21 +121,13 @@ class Experiment:
   name: str
   seeds: tuple[int, ...]
   num_workers: int
-  model: Mapping[str, Any]
-  lora: LoraConfig | None
+  model: ModelSettings
   mesh: Mapping[str, int]
   tokenizer: Mapping[str, Any]
   stages: Mapping[str, StageConfig]
   arms: Mapping[str, tuple[str, ...]]
   evals: Mapping[str, Mapping[str, Any]]
   report: Mapping[str, Any]
-
-  @property
-  def hf_dir(self) -> pathlib.Path | None:
-    """Returns the directory of the pretrained model, None for one from scratch."""
-    return (
-      None if self.model["init"] == "scratch" else pathlib.Path(self.model["hf_dir"])
-    )
 
   def paths(self) -> list[tuple[str, ...]]:
     """Returns every path of stages that an arm needs, parents first, each once."""
@@ -149,13 +139,6 @@ class Experiment:
     if arm not in self.arms:
       raise UserError(f"--arm={arm} is not one of {', '.join(self.arms)}")
     return self.arms[arm]
-
-  def scratch_model(self, vocab_size: int) -> ModelConfig:
-    """Returns the model that is trained from scratch."""
-    sizes = {k: v for k, v in self.model.items() if k not in _NOT_SIZES}
-    return fields_lib.build(
-      ModelConfig, sizes | {"vocab_size": vocab_size}, "config.model"
-    )
 
 
 _COUNTS = (
@@ -199,27 +182,19 @@ def parse(config: Mapping[str, Any]) -> Experiment:
     raise UserError(f"config.num_workers ({config['num_workers']}) must be at least 1")
   stages = {name: _stage(name, value) for name, value in config["stages"].items()}
   arms = {name: tuple(path) for name, path in config["arms"].items()}
+  model = origin.parse(config["model"])
+  if model.init_from is not None:
+    chat_setup.settings(config["tokenizer"])  # refuses unknown fields and values
   _check_tree(config, stages, arms)
+  _check_start(model, stages, arms)
   _check_seeds(config["seeds"])
   _check_batches(stages, config["mesh"])
   _check_evals(config)
-  model = dict(config["model"])
-  lora = model.pop("lora", None)
-  if lora is not None:
-    lora = dict(lora, targets=tuple(lora["targets"]))
-    lora = fields_lib.build(LoraConfig, lora, "config.model.lora")
-  if lora is None and any(stage.adaptation == "lora" for stage in stages.values()):
-    raise UserError(
-      "config.model.lora is None, but a stage has adaptation 'lora': set it"
-    )
-  if model["init"] not in ("scratch", "hf"):
-    raise UserError(f"config.model.init {model['init']!r} is not 'scratch' or 'hf'")
   return Experiment(
     name=config["name"],
     seeds=tuple(config["seeds"]),
     num_workers=config["num_workers"],
     model=model,
-    lora=lora,
     mesh=dict(config["mesh"]),
     tokenizer=dict(config["tokenizer"]),
     stages=stages,
@@ -287,6 +262,32 @@ def _check_batches(stages, mesh) -> None:
       )
 
 
+def _check_start(model: ModelSettings, stages, arms) -> None:
+  """Raises a UserError for a start that the stages cannot go on from."""
+  full = [name for name, stage in stages.items() if stage.adaptation == "full"]
+  if model.init_from is None and () in arms.values():
+    arm = next(arm for arm, path in arms.items() if not path)
+    raise UserError(
+      f"config.arms[{arm!r}] is empty, but config.model.init_from is None: there is "
+      "no model before the first stage"
+    )
+  if full and model.base_dtype != "float32":
+    raise UserError(
+      f"config.model.base_dtype is {model.base_dtype!r}, but the stage {full[0]!r} "
+      "trains every leaf, in float32: set it to 'float32'"
+    )
+  if full and model.adapter_from is not None and model.adapter_use == "continue":
+    raise UserError(
+      f"config.model.adapter_use is 'continue', but the stage {full[0]!r} trains every "
+      "leaf: a stage with adaptation 'full' cannot follow adapters; set it to 'merge'"
+    )
+  needs_lora = len(full) < len(stages) and not model.brings_adapter()
+  if model.lora is None and needs_lora:
+    raise UserError(
+      "config.model.lora is None, but a stage has adaptation 'lora': set it"
+    )
+
+
 def _check_tree(config, stages, arms) -> None:
   for arm, path in arms.items():
     unknown = [name for name in path if name not in stages]
@@ -303,8 +304,6 @@ def _check_tree(config, stages, arms) -> None:
       )
     if len(set(path)) != len(path):
       raise UserError(f"config.arms[{arm!r}] {path} goes through a stage twice")
-    if config["model"]["init"] == "scratch" and not path:
-      raise UserError(f"config.arms[{arm!r}] is empty, but model.init is 'scratch'")
   for name in stages:
     if "+" in name or "/" in name or name.startswith("."):
       raise UserError(f"config.stages.{name}: no '+' or '/' in the name of a stage")

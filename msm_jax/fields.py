@@ -6,7 +6,7 @@ The sections of a config become values here, once, at the entrance.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from msm_jax.errors import UserError
@@ -27,10 +27,7 @@ def build(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
   """
   known = {field.name: field for field in dataclasses.fields(cls)}
   for name in fields:
-    if name not in known:
-      near = difflib.get_close_matches(name, known, n=1)
-      hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-      raise UserError(f"{where}.{name} is not a field of {cls.__name__}: {hint}")
+    check_known(name, known, where, cls.__name__)
   missing = [
     name
     for name, field in known.items()
@@ -41,3 +38,12 @@ def build(cls: type[T], fields: Mapping[str, Any], where: str) -> T:
   if missing:
     raise UserError(f"{where}.{missing[0]} is missing: add it to the config")
   return cls(**fields)
+
+
+def check_known(name: str, known: Iterable[str], where: str, what: str) -> None:
+  """Raises a UserError that names the nearest field when `name` is not in `known`."""
+  known = list(known)
+  if name not in known:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+    raise UserError(f"{where}.{name} is not a field of {what}: {hint}")

@@ -49,7 +49,8 @@ def encode_record(
   Every token of a document carries loss; `train_on` is about conversations.
   """
   if record["kind"] == "conversation":
-    return Piece(*chat.encode(tokenizer, record["messages"], train_on=train_on))
+    messages, tools = record["messages"], record.get("tools")
+    return Piece(*chat.encode(tokenizer, messages, train_on=train_on, tools=tools))
   if record["kind"] != "document":
     raise UserError(
       f"record {record.get('id')!r} is a {record['kind']!r}: rows are made of "

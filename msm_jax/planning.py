@@ -4,6 +4,7 @@ Optimizer steps are the unit that decides whether a stage can teach anything; so
 tokens in so few steps have been mistaken for a null result.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 
@@ -11,9 +12,9 @@ import jax
 
 from msm_jax import prepare
 from msm_jax.experiment import Experiment, StageConfig
-from msm_jax.hf import config as hf_config
-from msm_jax.models import transformer
-from msm_jax.models.config import ModelConfig
+from msm_jax.models import lora, transformer
+from msm_jax.models.config import LoraConfig, ModelConfig
+from msm_jax.runs import Runs
 
 
 def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
@@ -29,7 +30,7 @@ def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
   steps = [_num_steps(experiment.stages[path[-1]], workdir) for path in paths]
   if None not in steps:
     yield f"optimizer steps over all runs: {sum(steps) * num_seeds}"
-  yield from _model_lines(experiment)
+  yield from _model_lines(experiment, workdir)
 
 
 def _stage_line(stage: StageConfig, workdir: pathlib.Path) -> str:
@@ -52,27 +53,48 @@ def _num_steps(stage: StageConfig, workdir: pathlib.Path) -> int | None:
   return None
 
 
-def _model_lines(experiment: Experiment) -> Iterator[str]:
-  if experiment.hf_dir is not None:
-    cfg = hf_config.read(experiment.hf_dir)
-  else:
-    cfg = experiment.scratch_model(experiment.tokenizer["vocab_size"])
-  num_params = cfg.num_params()
-  yield f"model: {num_params / 1e6:.2f}M parameters"
-  full = any(stage.adaptation == "full" for stage in experiment.stages.values())
-  num_adapter = 0 if full else _num_adapter_params(experiment, cfg)
-  trained = num_params if full else num_adapter
-  # float32: the weights, then gradient and two moments of what is trained.
-  need = 4 * (num_params + num_adapter + 3 * trained)
+def num_bytes(experiment: Experiment, workdir: pathlib.Path) -> int:
+  """Returns how much weights, gradients and optimizer take over the mesh."""
+  cfg, adapters = _model(experiment, workdir)
+  trained, frozen = cfg.num_params(), 0
+  if not _trains_all(experiment):
+    trained, frozen = (
+      0 if adapters is None else _num_adapter_params(cfg, adapters),
+      trained,
+    )
+  width = 2 if experiment.model.base_dtype == "bfloat16" else 4
+  # Gradient and two moments beside what is trained, all float32.
+  return width * frozen + 4 * 4 * trained
+
+
+def _model_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
+  cfg, _ = _model(experiment, workdir)
+  yield f"model: {cfg.num_params() / 1e6:.2f}M parameters"
+  held = f"base in {experiment.model.base_dtype}, adapters in float32"
   yield (
-    f"weights, gradients and optimizer: {need / 2**30:.2f} GiB over the mesh (float32; "
-    "activations come on top)"
+    "weights, gradients and optimizer: "
+    f"{num_bytes(experiment, workdir) / 2**30:.2f} GiB over the mesh "
+    f"({'float32' if _trains_all(experiment) else held}; activations come on top)"
   )
 
 
-def _num_adapter_params(experiment: Experiment, cfg: ModelConfig) -> int:
-  import dataclasses
+def _trains_all(experiment: Experiment) -> bool:
+  return any(stage.adaptation == "full" for stage in experiment.stages.values())
 
-  with_adapter = dataclasses.replace(cfg, lora=experiment.lora)
-  shapes = transformer.abstract_params(with_adapter)
-  return sum(leaf.size for leaf in jax.tree.leaves(shapes)) - cfg.num_params()
+
+def _model(
+  experiment: Experiment, workdir: pathlib.Path
+) -> tuple[ModelConfig, LoraConfig | None]:
+  """Returns (the base, the adapters that stages with adaptation 'lora' train)."""
+  model = experiment.model
+  if model.init_from is None:
+    return model.scratch(experiment.tokenizer["vocab_size"]), model.lora
+  start = Runs(experiment, workdir).start(experiment.seeds[0])
+  goes_on = start.brought is not None and model.adapter_use == "continue"
+  adapters = start.brought if goes_on else model.lora
+  return dataclasses.replace(start.source_cfg, lora=None), adapters
+
+
+def _num_adapter_params(cfg: ModelConfig, adapters: LoraConfig) -> int:
+  shapes = transformer.abstract_params(dataclasses.replace(cfg, lora=adapters))
+  return sum(leaf.size for leaf in jax.tree.leaves(lora.split(shapes)[0]))

@@ -13,10 +13,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from msm_jax import chat, packing, progress, records, tokenizer
+from msm_jax import chat, chat_setup, origin, packing, progress, records, tokenizer
 from msm_jax.errors import UserError
 from msm_jax.experiment import DataConfig, Experiment, StageConfig
-from msm_jax.hf import directory as hf_directory
 from msm_jax.packing import Piece
 
 # (corpus, train_on) -> its pieces; several stages use the same, it is encoded once.
@@ -26,9 +25,20 @@ Encode = Callable[[str, str], list[Piece]]
 def prepare(experiment: Experiment, workdir: pathlib.Path) -> None:
   """Makes the tokenizer and the rows of every stage that are not there yet."""
   tok = make_tokenizer(experiment, workdir)
+  _say_system_prompt(tok)
   encode = functools.lru_cache(functools.partial(_encode, tok, workdir))
   for stage in experiment.stages.values():
     make_rows(stage, tok, workdir, encode)
+
+
+def _say_system_prompt(tok: tokenizer.Tokenizer) -> None:
+  """Makes visible what a template says to the model on its own."""
+  prompt = chat.facts(tok).get("system_prompt")
+  if prompt is not None:
+    progress.say(
+      f"prepare: conversations without a system message get {prompt!r} from the chat "
+      "template; config.tokenizer.system_prompt sets another"
+    )
 
 
 def corpus_dir(workdir: pathlib.Path, name: str) -> pathlib.Path:
@@ -60,13 +70,17 @@ def make_tokenizer(
   if directory.exists():
     if not note.exists() or records.read_json(note) != identity:
       raise UserError(
-        f"{directory} was made from other corpora or another model: use another "
-        "--workdir, or delete tokenizer/, rows/, runs/ and evals/ there"
+        f"{directory} was made from other corpora, another model or with another "
+        "config.tokenizer: use another --workdir, or delete tokenizer/, rows/, runs/ "
+        "and evals/ there"
       )
     return tokenizer.load(directory)
   records.write_json(note, identity)
-  if experiment.hf_dir is not None:
-    return _copy_tokenizer(experiment.hf_dir, directory)
+  source = tokenizer_source(experiment)
+  if source is not None:
+    return chat_setup.install(
+      source, directory, chat_setup.settings(experiment.tokenizer)
+    )
   config = experiment.tokenizer
   template = config["chat_template"]
   return tokenizer.train_sentencepiece(
@@ -78,12 +92,35 @@ def make_tokenizer(
   )
 
 
+def tokenizer_source(experiment: Experiment) -> pathlib.Path | None:
+  """Returns where the tokenizer of the start lies; None for one that is trained here.
+
+  Raises:
+    UserError: seeds begin from models with different tokenizers.
+  """
+  if experiment.model.init_from is None:
+    return None
+  found: dict[str, pathlib.Path] = {}
+  for directory in origin.tokenizer_dirs(experiment.model, experiment.seeds):
+    found.setdefault(tokenizer.load(directory).sha256(), directory)
+  if len(found) > 1:
+    one, other, *_ = found.values()
+    raise UserError(
+      f"config.model.init_from: {one} and {other} have different tokenizers, but the "
+      "seeds of a study share their rows: begin from models with one tokenizer"
+    )
+  return next(iter(found.values()))
+
+
 def _tokenizer_identity(
   experiment: Experiment, workdir: pathlib.Path
 ) -> dict[str, Any]:
   """Returns what the tokenizer is made from."""
-  if experiment.hf_dir is not None:
-    return {"pretrained": tokenizer.load(experiment.hf_dir).sha256()}
+  source = tokenizer_source(experiment)
+  if source is not None:
+    found: dict[str, Any] = {"pretrained": tokenizer.load(source).sha256()}
+    settings = chat_setup.settings(experiment.tokenizer).identity()
+    return found | ({"chat": settings} if settings else {})
   config = dict(experiment.tokenizer)
   corpora = {name: _corpus_sha256(workdir, name) for name in config["train_on"]}
   return json.loads(json.dumps({"config": config, "corpora": corpora}))
@@ -127,6 +164,7 @@ def make_rows(
       "adaptation": stage.adaptation,
       "learning_rate": stage.optimizer["learning_rate"],
       "components": components,
+      "chat": chat.facts(tok),
       "identity": identity,
       "sha256": records.sha256_json([part["sha256"] for part in components]),
     },
@@ -235,10 +273,3 @@ def _training_texts(
         yield record["text"]
       elif record["kind"] == "conversation":
         yield chat.render(stand_in, record["messages"])
-
-
-def _copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> tokenizer.Tokenizer:
-  tokenizer.load(source)  # fails with a clear message before anything is made
-  with hf_directory.written_whole(target) as temporary:
-    hf_directory.copy_tokenizer(source, temporary)
-  return tokenizer.load(target)

@@ -1,7 +1,9 @@
 """Looks at what a run made: corpora, packed rows, runs. Plain text for people.
 
-In rows, tokens that carry loss are green, context is grey; without colour, loss is
-marked by underscores.
+In rows, tokens that carry loss are green, with part of a weight yellow, context is grey
+and special tokens are bold; without colour, loss is marked by underscores and a weight
+between 0 and 1 is written behind: _word_@0.5. A tokenizer directory is shown by what it
+does to an example conversation.
 """
 
 import json
@@ -10,10 +12,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from msm_jax import packing, records, tokenizer
+from msm_jax import chat, packing, records, tokenizer, tokenizer_files
 from msm_jax.errors import UserError
 
-_GREEN, _GREY, _OFF = "\x1b[32m", "\x1b[90m", "\x1b[0m"
+_GREEN, _YELLOW, _GREY = "\x1b[32m", "\x1b[33m", "\x1b[90m"
+_BOLD, _OFF = "\x1b[1m", "\x1b[0m"
+_EXAMPLE = (
+  {"role": "user", "content": "Gouda or brie?"},
+  {"role": "assistant", "content": "Brie.", "reasoning_content": "Both are good."},
+  {"role": "user", "content": "Why?"},
+  {"role": "assistant", "content": "It melts.", "reasoning_content": "It is soft."},
+)
 
 
 def show(path: pathlib.Path, *, limit: int, colour: bool) -> Iterator[str]:
@@ -34,10 +43,12 @@ def show(path: pathlib.Path, *, limit: int, colour: bool) -> Iterator[str]:
       yield from _corpus(path, manifest, limit)
   elif path.suffix == ".array_record" and path.is_file():
     yield from _shard(path, limit)
+  elif any((path / name).is_file() for name in tokenizer_files.VOCABULARIES):
+    yield from _tokenizer(tokenizer.load(path), colour)
   else:
     raise UserError(
-      f"{path} is no corpus, rows, run, shard or .jsonl file: name a directory under "
-      "corpus/, rows/ or runs/"
+      f"{path} is no corpus, rows, run, tokenizer, shard or .jsonl file: name a "
+      "directory under corpus/, rows/ or runs/, or tokenizer/"
     )
 
 
@@ -89,19 +100,53 @@ def _row(row: dict[str, np.ndarray], tok: tokenizer.Tokenizer, colour: bool):
   """Yields one line per document of a row, its targets marked by their loss weight."""
   for segment in range(1, int(row["segment_ids"].max()) + 1):
     at = np.flatnonzero(row["segment_ids"] == segment)
-    shown = [_token(tok.decode([row["inputs"][at[0]]]), 0.0, colour)]
-    shown += [
-      _token(tok.decode([row["targets"][i]]), float(row["loss_weights"][i]), colour)
-      for i in at
-    ]
-    yield " ".join(shown)
+    ids = [row["inputs"][at[0]], *row["targets"][at]]
+    yield _tokens(tok, ids, [0.0, *row["loss_weights"][at]], colour)
 
 
-def _token(text: str, weight: float, colour: bool) -> str:
-  text = text.replace("\n", "\\n")
+def _tokenizer(tok: tokenizer.Tokenizer, colour: bool) -> Iterator[str]:
+  """Yields what a tokenizer does at the ends of documents and in conversations."""
+  begin = "nothing" if tok.bos_id is None else tok.token_text(tok.bos_id)
+  yield f"{tok.vocab_size} tokens; documents: {begin} + text + {tok.eos_token}"
+  try:
+    yield from _conversation(tok, colour)
+  except UserError as error:  # a directory that no study has set up
+    yield f"conversations: {error}"
+
+
+def _conversation(tok: tokenizer.Tokenizer, colour: bool) -> Iterator[str]:
+  facts = chat.facts(tok)
+  yield json.dumps(facts, ensure_ascii=False)
+  if tok.chat_template is None:
+    return
+  messages = [dict(message) for message in _EXAMPLE]
+  if facts["thinking"] is None:
+    for message in messages:
+      message.pop("reasoning_content", None)
+  yield "\nan example:"
+  yield _tokens(tok, *chat.encode(tok, messages), colour)
+
+
+def _tokens(tok: tokenizer.Tokenizer, ids, weights, colour: bool) -> str:
+  """Returns tokens with their loss weights, on one line."""
+  shown = [
+    _token(tok.token_text(i), float(w), colour, tok.is_special(i))
+    for i, w in zip(ids, weights, strict=True)
+  ]
+  return ("" if colour else " ").join(shown)
+
+
+def _token(text: str, weight: float, colour: bool, special: bool) -> str:
+  for character, escaped in (("\n", "\\n"), ("\r", "\\r"), ("\x1b", "\\e")):
+    text = text.replace(character, escaped)
+  partial = 0 < weight < 1
   if colour:
-    return f"{_GREEN if weight else _GREY}{text}{_OFF}"
-  return f"_{text}_" if weight else text
+    tint = _YELLOW if partial else _GREEN if weight else _GREY
+    return f"{_BOLD if special else ''}{tint}{text}{_OFF}"
+  text = text.strip() or "\N{OPEN BOX}" * len(text)
+  if not weight:
+    return text
+  return f"_{text}_@{weight:g}" if weight != 1 else f"_{text}_"
 
 
 def _run(path: pathlib.Path) -> Iterator[str]:

@@ -7,10 +7,12 @@ themselves where a document begins and ends.
 """
 
 import dataclasses
+import functools
+import itertools
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,29 +20,24 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from msm_jax import records
+from msm_jax import chat_template, encoders, records, tokenizer_files
+from msm_jax.encoders import AddedToken, Encoding
 from msm_jax.errors import UserError
-
-CONFIG_FILE = "tokenizer_config.json"
-JSON_FILE = "tokenizer.json"
-MODEL_FILE = "tokenizer.model"
-TEMPLATE_FILE = "chat_template.jinja"
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's mark for a space
-
-
-@dataclasses.dataclass(frozen=True)
-class Encoding:
-  """Token ids with the half-open span of characters that each came from."""
-
-  ids: np.ndarray  # int32 [n]
-  starts: np.ndarray  # int32 [n], characters
-  ends: np.ndarray  # int32 [n], characters
+from msm_jax.tokenizer_files import (
+  CONFIG_FILE,
+  JSON_FILE,
+  MODEL_FILE,
+  MODEL_FILES,
+  TEMPLATE_FILE,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-  """A loaded tokenizer; `eos_id` ends documents, `bos_id` (None: nothing) begins
-  them.
+  """A loaded tokenizer; `eos_id` ends documents, `bos_id` (None: nothing) begins them.
+
+  `special_tokens` are the named ones (`bos_token`, ...), which chat templates may use;
+  `templates` are all chat templates by name, `chat_template` the one called default.
   """
 
   backend: Any
@@ -50,11 +47,35 @@ class Tokenizer:
   eos_token: str
   bos_id: int | None
   eos_id: int
-  chat_template: str | None
+  chat_template: str | None  # the usual one
+  templates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  special_tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @functools.cached_property
+  def choices(self) -> chat_template.Choices:
+    """Returns what the study decided about the chat template."""
+    return chat_template.choices(self.chat_template)
 
   def encode(self, text: str) -> Encoding:
     """Returns the ids of `text` and where they came from, no special token added."""
     return self.backend.encode(text)
+
+  def encode_cut(self, text: str, cuts: Sequence[int]) -> Encoding:
+    """Returns the ids of `text`, each part between `cuts` encoded alone.
+
+    A prompt is encoded alone, so the tokens of an answer must not depend on how it
+    ends, nor reach into it. Tokenizers that put a space in front of every text would
+    put one behind each cut; their texts are left in one piece.
+    """
+    if not cuts or not self.backend.goes_on():
+      return self.encode(text)
+    edges = [0, *cuts, len(text)]
+    parts = [self.encode(text[a:b]) for a, b in itertools.pairwise(edges)]
+    return Encoding(
+      np.concatenate([part.ids for part in parts]),
+      np.concatenate([part.starts + a for a, part in zip(edges, parts, strict=False)]),
+      np.concatenate([part.ends + a for a, part in zip(edges, parts, strict=False)]),
+    )
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of `ids`, special tokens included."""
@@ -64,113 +85,92 @@ class Tokenizer:
     """Returns the id of a token by its name, None if there is none."""
     return self.backend.token_id(token)
 
+  def token_text(self, index: int) -> str:
+    """Returns the text of one token with its space; bytes of a character as <0x..>."""
+    return self.backend.token_text(int(index))
+
+  def is_special(self, index: int) -> bool:
+    """Says whether a token is a special or added one, never part of plain text."""
+    return self.backend.is_added(int(index))
+
   def sha256(self) -> str:
     """Returns a digest of the tokenizer's files."""
-    names = (JSON_FILE, MODEL_FILE, CONFIG_FILE, TEMPLATE_FILE)
-    files = {
-      name: records.sha256_file(self.directory / name)
-      for name in names
-      if (self.directory / name).exists()
-    }
-    return records.sha256_json(files)
-
-
-class _JsonBackend:
-  """The Rust library behind `tokenizer.json`."""
-
-  def __init__(self, path: pathlib.Path):
-    try:
-      self.inner = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-      raise UserError(f"{path} is not a tokenizer.json ({error})") from None
-    self.inner.no_truncation()
-    self.inner.no_padding()
-
-  def vocab_size(self) -> int:
-    return max(self.inner.get_vocab(with_added_tokens=True).values()) + 1
-
-  def encode(self, text: str) -> Encoding:
-    encoding = self.inner.encode(text, add_special_tokens=False)
-    spans = np.asarray(encoding.offsets, np.int32).reshape(-1, 2)
-    return Encoding(np.asarray(encoding.ids, np.int32), spans[:, 0], spans[:, 1])
-
-  def decode(self, ids: list[int]) -> str:
-    return self.inner.decode(ids, skip_special_tokens=False)
-
-  def token_id(self, token: str) -> int | None:
-    return self.inner.token_to_id(token)
-
-
-class _SentencePieceBackend:
-  """The library behind `tokenizer.model`."""
-
-  def __init__(self, path: pathlib.Path):
-    try:
-      self.inner = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-      raise UserError(f"{path} is not a SentencePiece model ({error})") from None
-
-  def vocab_size(self) -> int:
-    return self.inner.vocab_size()
-
-  def encode(self, text: str) -> Encoding:
-    pieces = self.inner.encode(text, return_type="proto").pieces
-    columns = [(piece.id, piece.begin, piece.end) for piece in pieces]
-    table = np.asarray(columns, np.int32).reshape(-1, 3)
-    # The library counts bytes of UTF-8; spans are in characters.
-    sizes = [len(character.encode("utf-8")) for character in text]
-    character_at = np.repeat(np.arange(len(text), dtype=np.int32), sizes)
-    character_at = np.append(character_at, np.int32(len(text)))
-    return Encoding(table[:, 0], character_at[table[:, 1]], character_at[table[:, 2]])
-
-  def decode(self, ids: list[int]) -> str:
-    # Piece by piece: control pieces such as </s> would vanish otherwise.
-    text = "".join(self.inner.id_to_piece(i) for i in ids)
-    return text.replace(_SPACE, " ").removeprefix(" ")
-
-  def token_id(self, token: str) -> int | None:
-    found = self.inner.piece_to_id(token)
-    if found == self.inner.unk_id() and token != self.inner.id_to_piece(found):
-      return None
-    return found
+    return records.sha256_json(
+      {
+        name: records.sha256_file(self.directory / name)
+        for name in tokenizer_files.files(self.directory)
+      }
+    )
 
 
 def load(directory: str | os.PathLike[str]) -> Tokenizer:
   """Returns the tokenizer of a directory; `tokenizer.json` wins over `tokenizer.model`.
 
+  As in transformers, special tokens come from tokenizer_config.json, those that it does
+  not name from special_tokens_map.json; added tokens from `added_tokens_decoder` there
+  and from added_tokens.json. A document begins with BOS if tokenizer.json puts one in
+  front of a text or `add_bos_token` is true; with a SentencePiece model, whose file
+  does not say, if there is a BOS and `add_bos_token` is not false.
+
   Raises:
     UserError: no tokenizer there, or no end-of-sequence token named.
   """
   directory = pathlib.Path(directory)
-  if (directory / JSON_FILE).exists():
-    backend = _JsonBackend(directory / JSON_FILE)
-  elif (directory / MODEL_FILE).exists():
-    backend = _SentencePieceBackend(directory / MODEL_FILE)
-  else:
-    raise UserError(
-      f"{directory} holds no {JSON_FILE} and no {MODEL_FILE}: name a directory with a "
-      "tokenizer"
-    )
-  config_path = directory / CONFIG_FILE
-  config = records.read_json(config_path) if config_path.exists() else {}
-  bos, eos = _name(config.get("bos_token")), _name(config.get("eos_token"))
+  config = tokenizer_files.read_json(directory / CONFIG_FILE)
+  special = tokenizer_files.special_tokens(directory, config)
+  backend = _backend(
+    directory, config, tokenizer_files.added_tokens(directory, config, special)
+  )
+  eos = special.get("eos_token")
   if eos is None or backend.token_id(eos) is None:
     raise UserError(
-      f"{config_path}: eos_token is {eos!r}, which the tokenizer does not know; "
-      "documents need an end: name one of its tokens"
+      f"{directory / CONFIG_FILE}: eos_token is {eos!r}, which the tokenizer does not "
+      "know; documents need an end: name one of its tokens"
     )
-  # Some tokenizers name a BOS that the model has never seen before a document.
-  begins = bos is not None and config.get("add_bos_token", True)
+  templates = chat_template.of_directory(directory, config)
   return Tokenizer(
     backend=backend,
     directory=directory,
     vocab_size=backend.vocab_size(),
-    bos_token=bos,
+    bos_token=special.get("bos_token"),
     eos_token=eos,
-    bos_id=backend.token_id(bos) if begins else None,
+    bos_id=_first_id(directory, config, special.get("bos_token"), backend),
     eos_id=backend.token_id(eos),
-    chat_template=_chat_template(directory, config),
+    chat_template=templates.get("default"),
+    templates=templates,
+    special_tokens=special,
   )
+
+
+def _backend(directory: pathlib.Path, config: dict, added: list[AddedToken]) -> Any:
+  if (directory / JSON_FILE).exists():
+    return encoders.JsonEncoder(directory / JSON_FILE, added)
+  for name in MODEL_FILES:
+    if (directory / name).exists():
+      legacy = bool(config.get("legacy", False))
+      return encoders.SentencePieceEncoder(directory / name, added, legacy=legacy)
+  raise UserError(
+    f"{directory} holds no {JSON_FILE} and no {MODEL_FILE}: name a directory with a "
+    "tokenizer"
+  )
+
+
+def _first_id(directory, config, bos: str | None, backend) -> int | None:
+  """Returns the token that documents begin with, None for none."""
+  says = config.get("add_bos_token")
+  if isinstance(backend, encoders.JsonEncoder):
+    if backend.begins() is not None:
+      return backend.begins()
+    says = bool(says)
+  if bos is None or says is False:
+    return None
+  found = backend.token_id(bos)
+  if found is None:
+    raise UserError(
+      f"{directory / CONFIG_FILE}: bos_token is {bos!r}, which the tokenizer does not "
+      "know: name one of its tokens, or set add_bos_token to false"
+    )
+  return found
 
 
 def train_sentencepiece(
@@ -197,21 +197,11 @@ def train_sentencepiece(
   with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".tokenizer-") as name:
     temporary = pathlib.Path(name) / "tokenizer"
     temporary.mkdir()
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(texts),
+    _train(
+      texts,
       model_prefix=str(temporary / "tokenizer"),
       model_type=model_type,
       vocab_size=vocab_size,
-      hard_vocab_limit=False,
-      normalization_rule_name="identity",
-      character_coverage=1.0,
-      pad_id=0,
-      unk_id=1,
-      eos_id=2,
-      bos_id=-1,
-      pad_piece="<pad>",
-      num_threads=1,  # the result must not depend on the machine
-      minloglevel=2,
     )
     (temporary / "tokenizer.vocab").unlink()
     _write_json_twin(temporary)
@@ -228,6 +218,37 @@ def train_sentencepiece(
     records.write_json(temporary / CONFIG_FILE, config)
     os.replace(temporary, directory)
   return load(directory)
+
+
+def _train(texts: Iterable[str], **options: Any) -> None:
+  raised: list[BaseException] = []
+
+  def watched():
+    try:
+      yield from texts
+    except BaseException as error:
+      raised.append(error)
+      raise
+
+  try:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=watched(),
+      hard_vocab_limit=False,
+      normalization_rule_name="identity",
+      character_coverage=1.0,
+      pad_id=0,
+      unk_id=1,
+      eos_id=2,
+      bos_id=-1,
+      pad_piece="<pad>",
+      num_threads=1,  # the result must not depend on the machine
+      minloglevel=2,
+      **options,
+    )
+  except RuntimeError:
+    if raised:  # an interrupt, say, which the library makes an error of its own
+      raise raised[0] from None
+    raise
 
 
 def _write_json_twin(directory: pathlib.Path) -> None:
@@ -247,8 +268,8 @@ def _write_json_twin(directory: pathlib.Path) -> None:
   twin.normalizer = normalizers.Sequence(  # SentencePiece removes extra whitespace
     [normalizers.Strip(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
   )
-  twin.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, "always", words)
-  twin.decoder = decoders.Metaspace(_SPACE, "always", words)
+  twin.pre_tokenizer = pre_tokenizers.Metaspace(encoders.SPACE, "always", words)
+  twin.decoder = decoders.Metaspace(encoders.SPACE, "always", words)
   twin.add_special_tokens(["<pad>", "<unk>", "</s>"])
   twin.save(str(directory / JSON_FILE))
 
@@ -259,18 +280,3 @@ def _model_type(path: pathlib.Path) -> str:
   proto = model_pb2.ModelProto.FromString(path.read_bytes())
   spec = proto.trainer_spec
   return spec.ModelType.Name(spec.model_type).lower()
-
-
-def _name(token: str | dict | None) -> str | None:
-  return token["content"] if isinstance(token, dict) else token
-
-
-def _chat_template(directory: pathlib.Path, config: dict) -> str | None:
-  path = directory / TEMPLATE_FILE
-  if path.exists():
-    return path.read_text("utf-8")
-  template = config.get("chat_template")
-  if isinstance(template, list):  # named templates
-    named = {entry["name"]: entry["template"] for entry in template}
-    template = named.get("default")
-  return template

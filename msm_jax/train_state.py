@@ -56,21 +56,24 @@ def state_shardings(state: TrainState, cfg: ModelConfig, mesh: Mesh) -> TrainSta
   return jax.tree.map_with_path(one, state)
 
 
+def param_shardings(params: Params, cfg: ModelConfig, mesh: Mesh) -> Params:
+  """Returns a sharding for every leaf of `params` (any subset of the model's)."""
+  return state_shardings(TrainState(None, params, None), cfg, mesh).params
+
+
 def place(params: Params, cfg: ModelConfig, mesh: Mesh) -> Params:
   """Returns `params` (any subset of the model's leaves) laid out on `mesh`."""
   if not params:
     return params
-  shardings = state_shardings(TrainState(None, params, None), cfg, mesh).params
-  return jax.tree.map(_put, params, shardings)
+  return jax.tree.map(_put, params, param_shardings(params, cfg, mesh))
 
 
 def abstract(params: Params, cfg: ModelConfig, mesh: Mesh) -> Params:
   """Returns shapes, dtypes and shardings of `params` (any subset of the leaves)."""
-  shardings = state_shardings(TrainState(None, params, None), cfg, mesh).params
   return jax.tree.map(
     lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout),
     params,
-    shardings,
+    param_shardings(params, cfg, mesh),
   )
 
 

@@ -22,11 +22,17 @@ from msm_jax.errors import UserError
 CONFIG = "config.json"
 VERSIONS = "versions.json"
 
-# Dotted prefixes of fields that may differ between two uses of a workdir.
+# Dotted prefixes of fields that may differ between two uses of a workdir. Where a study
+# begins is compared by content (a fingerprint in every run), so that a model may move.
 _FREE = (
   "allow_missing_controls",
   "budget",
   "mesh",
+  "model.adapter_from",
+  "model.base_model",
+  "model.export_dtype",
+  "model.init_from",
+  "model.license",
   "num_workers",
   "report",
   "seeds",

@@ -24,7 +24,8 @@ def draw(family: str, seed: int) -> ModelConfig:
     vocab_size=rng.choice([61, 97]),
     num_heads=num_heads,
     num_kv_heads=num_kv_heads,
-    embed_dim=4 * num_heads,
+    # Norms over few numbers, four to a layer, round too much to compare.
+    embed_dim=num_heads * -(-24 // num_heads),
     mlp_dim=rng.choice([20, 36]),
     head_dim=head_dim,
     num_layers=num_layers,

@@ -18,17 +18,19 @@ ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=configs/cheese_tiny.py:pulse"
 
 
-def one_core():
-  """Gives a process one core, as workers have: sums depend on the number of threads."""
-  if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+# A process with one core, as workers have: sums depend on the number of threads.
+ONE_CORE = """import os, sys
+if hasattr(os, "sched_setaffinity"):
+  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
-def launch(*arguments, preexec_fn=None):
+def launch(*arguments, one_core=False):
+  first = ["-c", ONE_CORE, "launch.py"] if one_core else ["launch.py"]
   return subprocess.run(
-    [sys.executable, "launch.py", *map(str, arguments)],
+    [sys.executable, *first, *map(str, arguments)],
     cwd=ROOT,
-    preexec_fn=preexec_fn,
     capture_output=True,
     text=True,
     timeout=600,
@@ -86,7 +88,7 @@ def test_the_tree_does_not_depend_on_how_seeds_are_dealt(workdir, tmp_path):
     shutil.copytree(workdir / part, tmp_path / part)
   done = launch(
     *("train", CONFIG, f"--workdir={tmp_path}", "--seed=1", "--config.num_workers=1"),
-    preexec_fn=one_core,
+    one_core=True,
   )
   assert done.returncode == 0, done.stderr
   name = pathlib.Path("runs", "pretrain+msm_aff+aft", "seed1", "metrics.jsonl")

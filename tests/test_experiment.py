@@ -1,10 +1,11 @@
 """What a config may say, and how it is refused."""
 
 import copy
+import json
 
 import pytest
 
-from msm_jax import experiment, workdir
+from msm_jax import experiment, origin, workdir
 from msm_jax.errors import UserError
 
 OPTIMIZER = {"learning_rate": 1e-3, "schedule": "cosine", "warmup_fraction": 0.1}
@@ -26,6 +27,7 @@ STAGE = {
   "log_every_steps": 1,
   "optimizer": OPTIMIZER,
 }
+PRETRAINED = {"init_from": "models/x", "base_model": "org/x"}
 CONFIG = {
   "name": "test",
   "seeds": (0, 1),
@@ -33,7 +35,7 @@ CONFIG = {
   "allow_missing_controls": False,
   "corpora": {"world": {"kind": "world"}},
   "tokenizer": {},
-  "model": {"init": "scratch"},
+  "model": {"init_from": None},
   "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
   "stages": {"pretrain": STAGE, "aft": STAGE, "msm": STAGE},
   "arms": {
@@ -115,7 +117,24 @@ def test_the_warm_up_is_a_share_of_the_run():
       "corpus is 'nope'",
     ),
     ({"mesh__fsdp": 3}, r"batch_size \(8\) must be a multiple.*use 9"),
-    ({"model__init": "hub"}, "'hub' is not"),
+    ({"model__init": "scratch"}, r"config.model.init is now init_from: .*None"),
+    ({"model__hf_dir": "models/x"}, r"config.model.hf_dir is now init_from"),
+    ({"model__init_form": "x"}, "init_form is not a field.*'init_from'"),
+    ({"model__embed_dims": 3}, "embed_dims is not a field.*'embed_dim'"),
+    ({"model__vocab_size": 3}, "vocab_size is not a field"),
+    ({"model": {"embed_dim": 8}}, "config.model.init_from is missing"),
+    ({"model__init_from": "models/x"}, "base_model is None: name the pretrained"),
+    ({"model__init_from": ""}, "init_from is ''"),
+    ({"model__adapter_from": "a"}, "adapter_from is 'a', but init_from is None"),
+    ({"model__base_model": "a"}, "base_model is 'a', but init_from is None"),
+    ({"model__dtype": "float8"}, r"config.model.dtype 'float8' is not one of"),
+    ({"model__base_dtype": "bfloat16"}, "'pretrain' trains every leaf, in float32"),
+    (
+      {"model": {**PRETRAINED, "adapter_from": "a"}},
+      "adapter_use is 'continue', but the stage 'pretrain' trains every leaf",
+    ),
+    ({"model": {**PRETRAINED, "adapter_use": "add"}}, "adapter_use 'add' is not one"),
+    ({"model": {**PRETRAINED, "lora": {"rank": 2}}}, "config.model.lora.alpha is miss"),
   ],
 )
 def test_a_config_that_contradicts_itself_is_refused_with_the_field(change, message):
@@ -135,6 +154,52 @@ def test_full_training_cannot_follow_adapters():
   )
   with pytest.raises(UserError, match="'full' cannot follow one with 'lora'"):
     experiment.parse(config)
+
+
+def test_adapters_that_the_start_brings_need_no_settings():
+  stages = {"msm": STAGE | {"adaptation": "lora"}}
+  arms = {"base": (), "msm": ("msm",)}
+  model = PRETRAINED | {"adapter_from": "a{seed}"}
+  found = experiment.parse(changed(stages=stages, arms=arms, model=model))
+  assert found.model.lora is None and found.model.brings_adapter()
+  merged = model | {"adapter_use": "merge"}
+  with pytest.raises(UserError, match=r"config.model.lora is None"):
+    experiment.parse(changed(stages=stages, arms=arms, model=merged))
+  run = {"init_from": "w/runs/a+b/seed{seed}@12"}
+  assert (
+    experiment.parse(changed(stages=stages, arms=arms, model=run)).model.lora is None
+  )
+
+
+def test_a_config_that_was_read_back_from_json_is_the_same():
+  model = PRETRAINED | {"lora": {"rank": 2, "alpha": 2.0, "targets": ("q", "v")}}
+  config = changed(model=model)
+  again = json.loads(json.dumps(config))
+  assert experiment.parse(again).model == experiment.parse(config).model
+
+
+@pytest.mark.parametrize(
+  ("init_from", "run"),
+  [
+    ("w/runs/a/seed3", (("a",), 3, None)),
+    ("w/runs/a+b/seed{seed}", (("a", "b"), 5, None)),
+    ("w/runs/a/seed{seed}@40", (("a",), 5, 40)),
+    ("w/runs/a/seed5@last", None),
+    ("w/a/seed5", None),
+    ("runs/seed5", None),
+    ("models/seed5", None),
+  ],
+)
+def test_a_run_is_told_from_a_directory_by_its_form(tmp_path, init_from, run):
+  assert origin.is_run(init_from) == (run is not None)
+  (tmp_path / "w").mkdir()
+  (tmp_path / "w" / "config.json").write_text("{}")
+  if run is None:
+    with pytest.raises(UserError, match=r"init_from is .*name a Hugging Face model"):
+      origin.find(str(tmp_path / init_from), 5)
+  else:
+    found = origin.find(str(tmp_path / init_from), 5)
+    assert found == origin.Run(tmp_path / "w", *run)
 
 
 def test_a_section_that_is_missing_is_named():
@@ -161,6 +226,17 @@ def test_what_changes_no_result_may_differ_and_entries_may_be_added(tmp_path):
     seeds=(0, 1, 2), num_workers=4, stages=stages, stages__aft__log_every_steps=7
   )
   workdir.claim(tmp_path, more)
+
+
+def test_where_a_model_lies_may_change_but_not_what_is_trained(tmp_path):
+  model = PRETRAINED | {"lora": {"rank": 2, "alpha": 2.0, "targets": ("q",)}}
+  workdir.claim(tmp_path, changed(model=model))
+  (tmp_path / "runs" / "aft" / "seed0" / "checkpoints" / "1").mkdir(parents=True)
+  moved = model | {"init_from": "elsewhere/x", "export_dtype": "float32"}
+  workdir.claim(tmp_path, changed(model=moved))
+  wider = moved | {"lora": {"rank": 4, "alpha": 2.0, "targets": ("q",)}}
+  with pytest.raises(UserError, match=r"config.model.lora.rank = 2, now it is 4"):
+    workdir.claim(tmp_path, changed(model=wider))
 
 
 def test_a_workdir_that_cannot_be_made_says_so(tmp_path):

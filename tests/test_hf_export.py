@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import resource
+import shutil
 
 import hf_models
 import jax
@@ -7,10 +9,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from msm_jax import tokenizer
+from msm_jax import sharding, tokenizer, train_state
 from msm_jax.errors import UserError
-from msm_jax.hf import export, load, tensor_files
+from msm_jax.hf import export, load, partial, tensor_files
 from msm_jax.models import lora, transformer
 
 
@@ -164,3 +167,182 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, tok_dir):
   cfg = dataclasses.replace(hf_models.config(), vocab_size=10)
   with pytest.raises(UserError, match="entries but the model only 10"):
     export.export(tmp_path / "o", cfg, hf_models.params(cfg), tokenizer_dir=tok_dir)
+
+
+class Interrupting:
+  """A leaf whose layers can be had up to one, at which the person gives up."""
+
+  def __init__(self, leaf: np.ndarray, at: int, error: BaseException):
+    self.leaf, self.at, self.error, self.shape = leaf, at, error, leaf.shape
+
+  def __getitem__(self, layer: int) -> np.ndarray:
+    if layer == self.at:
+      raise self.error
+    return self.leaf[layer]
+
+
+def contents(directory) -> dict[str, bytes]:
+  return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def interrupted(out, tok_dir, error=None, **options):
+  """Interrupts an export in the last layer; returns (cfg, params) to go on with."""
+  cfg = hf_models.config(num_layers=4)
+  params = hf_models.params(cfg)
+  broken = jax.tree.map(np.copy, params)
+  up = broken["layers"]["mlp"]["up"]
+  up["kernel"] = Interrupting(up["kernel"], 3, error or KeyboardInterrupt())
+  options |= {"tokenizer_dir": tok_dir, "max_shard_bytes": 2000}
+  with pytest.raises((KeyboardInterrupt, UserError)):
+    export.export(out, cfg, broken, **options)
+  assert not out.exists()
+  return cfg, params, options
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left")])
+def test_an_interrupted_export_goes_on_with_what_it_has_finished(
+  tmp_path, tok_dir, error
+):
+  out, identity = tmp_path / "out", {"run": "abc", "step": 30}
+  cfg, params, options = interrupted(out, tok_dir, error, identity=identity)
+  partial = tmp_path / ".out.partial"
+  kept = {path.name: path.stat() for path in (partial / "new").iterdir()}
+  assert len(kept) > 3 and all(name.endswith(".safetensors") for name in kept)
+  damaged = partial / "new" / sorted(kept)[-1]
+  damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+  for name in ("model-00009-of-00009.safetensors", "config.json", "stray"):
+    (partial / "new" / name).write_bytes(b"half of a file")  # as a kill leaves them
+  export.export(out, cfg, params, **options)
+  again = {name: (out / name).stat() for name in kept}
+  for name in sorted(kept)[:-1]:
+    assert again[name].st_ino == kept[name].st_ino
+    assert again[name].st_mtime_ns == kept[name].st_mtime_ns
+  assert not partial.exists()
+  export.export(tmp_path / "w" / "out", cfg, params, **options)
+  assert contents(out) == contents(tmp_path / "w" / "out")
+
+
+@pytest.mark.parametrize(
+  "change",
+  [{"identity": {"step": 31}}, {"identity": None}, {"dtype": "float32"}, {}],
+)
+def test_what_another_export_left_behind_is_thrown_away(tmp_path, tok_dir, change):
+  out = tmp_path / "out"
+  cfg, params, options = interrupted(out, tok_dir, identity={"step": 30})
+  if not change:
+    (tmp_path / ".out.partial" / "stamp.json").write_text("{")
+  new = tmp_path / ".out.partial" / "new"
+  left = {path.name: path.stat().st_mtime_ns for path in new.iterdir()}
+  export.export(out, cfg, params, **{**options, **change})
+  for name, time in left.items():
+    assert not (out / name).exists() or (out / name).stat().st_mtime_ns != time
+  assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_without_an_identity_nothing_is_kept(tmp_path, tok_dir):
+  interrupted(tmp_path / "out", tok_dir)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_another_process_writes_is_refused(tmp_path, tok_dir):
+  cfg = hf_models.config()
+  with (
+    partial.written_whole(tmp_path / "out") as new,
+    pytest.raises(UserError, match="is in use: another process"),
+  ):
+    (new / "a").touch()
+    export.export(tmp_path / "out", cfg, hf_models.params(cfg), tokenizer_dir=tok_dir)
+  assert contents(tmp_path / "out") == {"a": b""}
+
+
+def test_a_disk_that_takes_no_more_is_named(tmp_path, tok_dir):
+  cfg = hf_models.config()
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))
+  try:
+    with pytest.raises(UserError, match=r"out cannot be written \(File too large\)"):
+      export.export(tmp_path / "out", cfg, hf_models.params(cfg), tokenizer_dir=tok_dir)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_values_beyond_the_range_of_the_dtype_are_refused(tmp_path, tok_dir):
+  cfg = hf_models.config()
+  params = hf_models.params(cfg)
+  params["final_norm"]["scale"][3] = 1e6
+  with pytest.raises(UserError, match=r"model\.norm\.weight .* beyond the range"):
+    export.export(tmp_path / "o", cfg, params, tokenizer_dir=tok_dir, dtype="float16")
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_arrays_on_many_devices_are_exported_as_on_one(tmp_path, tok_dir, adapted):
+  adapter = hf_models.lora(targets=("q", "o", "down")) if adapted else None
+  cfg = hf_models.config(embed_dim=16, mlp_dim=24, num_heads=4, lora=adapter)
+  params = hf_models.params(cfg)
+  placed = train_state.place(params, cfg, sharding.make_mesh(2, 2, 2))
+  for name, given in (("one", params), ("many", placed)):
+    export.export(tmp_path / name, cfg, given, tokenizer_dir=tok_dir)
+  one, many = contents(tmp_path / "one"), contents(tmp_path / "many")
+  del one["README.md"], many["README.md"]  # it says the name
+  assert one == many
+
+
+def test_licence_notices_and_templates_of_the_base_are_carried_over(tmp_path, tok_dir):
+  base, source = tmp_path / "base", tmp_path / "tok"
+  base.mkdir()
+  (base / "README.md").write_text(
+    "---\nlicense: other\nlicense_name: 'cheese-1'\nlanguage:\n- en\n---\nlicense: x\n"
+  )
+  (base / "LICENSE").write_text("as it is")
+  (base / "NOTICE.txt").write_text("made of milk")
+  shutil.copytree(tok_dir, source)
+  (source / "additional_chat_templates").mkdir()
+  (source / "additional_chat_templates" / "tool.jinja").write_text("{{ tools }}")
+  cfg = hf_models.config()
+  given = {"base_dir": base, "tokenizer_dir": source}
+  export.export(tmp_path / "a", cfg, hf_models.params(cfg), **given)
+  card = (tmp_path / "a" / "README.md").read_text()
+  assert 'license: "other"\nlicense_name: "cheese-1"\n' in card and "- en" not in card
+  for name in ("LICENSE", "NOTICE.txt"):
+    assert (tmp_path / "a" / name).read_bytes() == (base / name).read_bytes()
+  template = tmp_path / "a" / "additional_chat_templates" / "tool.jinja"
+  assert template.read_text() == "{{ tools }}"
+  lineage = {"license": "mit"}
+  export.export(tmp_path / "b", cfg, hf_models.params(cfg), lineage=lineage, **given)
+  card = (tmp_path / "b" / "README.md").read_text()
+  assert 'license: "mit"\n' in card and "cheese-1" not in card
+
+
+@pytest.mark.parametrize(
+  "spec",
+  [
+    (None, "a"),
+    ("a", "b"),
+    (None, ("a", "b")),
+    (None, None, "b", "a"),
+    (None, "b", "a"),
+  ],
+)
+def test_however_a_leaf_is_divided_the_same_bytes_are_exported(tmp_path, tok_dir, spec):
+  cfg = hf_models.config(
+    family="qwen2",
+    bias=("q", "k", "v"),
+    vocab_size=64,
+    embed_dim=16,
+    mlp_dim=24,
+    num_layers=4,
+    num_heads=8,
+    num_kv_heads=8,
+  )
+  params = hf_models.params(cfg)
+  mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+
+  def placed(leaf):
+    partition = PartitionSpec(*spec[: leaf.ndim])
+    return jax.device_put(leaf, NamedSharding(mesh, partition))
+
+  for name, given in (("one", params), ("many", jax.tree.map(placed, params))):
+    out = tmp_path / name / "out"
+    export.export(out, cfg, given, tokenizer_dir=tok_dir, max_shard_bytes=10_000)
+  assert contents(tmp_path / "one" / "out") == contents(tmp_path / "many" / "out")

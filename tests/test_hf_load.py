@@ -1,14 +1,16 @@
 import json
+import os
 
 import hf_models
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from msm_jax import sharding, train_state
 from msm_jax.errors import UserError
-from msm_jax.hf import load, names, tensor_files
+from msm_jax.hf import leaf_reader, load, names, tensor_blocks, tensor_files
 from msm_jax.models import transformer
 
 
@@ -118,8 +120,11 @@ def broken(given: dict, how: str) -> dict:
     ("extra", r"model\.safetensors: tensor model\.layers\.2\.mlp\S+ has no place"),
     ("bias", r"q_proj\.bias has no place"),
     ("shape", r"model\.safetensors: tensor model\.layers\.1\S+ has shape \[19, 12\]"),
-    ("nan", r"model\.safetensors: tensor model\.layers\.1\.mlp\.up\S+ holds 1 values"),
-    ("inf", r"layers\.1\.mlp\.up_proj\.weight holds 1 values"),
+    (
+      "nan",
+      r"model\.safetensors: tensor model\.layers\.1\.mlp\.up\S+ holds NaN or infinite",
+    ),
+    ("inf", r"layers\.1\.mlp\.up_proj\.weight holds NaN or infinite"),
   ],
 )
 def test_weights_that_do_not_fit_are_refused_by_tensor_and_file(tmp_path, how, message):
@@ -190,4 +195,216 @@ def test_a_tensor_that_the_index_does_not_list_is_refused(tmp_path):
   with pytest.raises(
     UserError, match=r"model\.embed_tokens\.weight is not in the index"
   ):
+    load.load(tmp_path)
+
+
+SPECS = [
+  (),
+  (None, "a"),
+  (None, None, "b"),
+  ("a", "b"),  # layers divided too
+  (None, ("a", "b")),
+  (None, None, "a", "b"),  # head_dim divided: no range of their rows
+  (None, "b", None, "a"),
+]
+
+
+@pytest.mark.parametrize(
+  ("by_layer", "dtype"), [(False, "bfloat16"), (False, "float32"), (True, "float32")]
+)
+def test_any_part_of_a_leaf_is_what_slicing_the_whole_gives(tmp_path, by_layer, dtype):
+  cfg = hf_models.config(
+    embed_dim=16, mlp_dim=24, num_heads=8, num_kv_heads=8, num_layers=4, vocab_size=64
+  )
+  given = hf_models.tensors(cfg)
+  hf_models.write(tmp_path, cfg, given)
+  leaves = names.by_leaf(names.tensors(cfg))
+  if by_layer:  # each shape is compiled for each device
+    leaves = {path: leaves[path] for path in leaves if path[-2:] == ("o", "kernel")}
+  files = tensor_files.TensorFiles(tmp_path)
+  mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+  cast = tensor_files.dtype_of(dtype)
+  with leaf_reader.thread_pool() as pool:
+    for path, parts in leaves.items():
+      whole = np.stack([part.to_leaf(given[part.name]) for part in parts])
+      whole = whole if parts[0].layer is not None else whole[0]
+      for spec in [spec for spec in SPECS if len(spec) <= whole.ndim]:
+        sharding = NamedSharding(mesh, PartitionSpec(*spec))
+        leaf = leaf_reader.read_leaf(
+          files, parts, cast, sharding, pool, by_layer=by_layer
+        )
+        assert leaf.sharding == sharding and leaf.dtype == cast
+        np.testing.assert_array_equal(leaf, whole.astype(cast), err_msg=str(path))
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+def test_only_the_bytes_that_are_held_are_read_and_each_once(tmp_path, rows):
+  values = np.arange(rows * 8192, dtype=np.float32).reshape(rows, 8192)
+  path = tmp_path / "a.safetensors"
+  hf_models.write_tensors(path, {"w": values})
+  file = tensor_files.TensorFile(path)
+  part = names.Tensor("w", ("w",), None, values.shape, values.shape[::-1], 1)
+  buffers = [np.empty((size, rows), np.float32) for size in (1024, 1024, 16)]
+  columns = [slice(1024, 2048), slice(1024, 2048), slice(8000, 8016)]
+  targets = [
+    ((column, slice(0, rows)), buffer)
+    for column, buffer in zip(columns, buffers, strict=True)
+  ]
+  for task in tensor_blocks.tasks(file, part, targets):
+    task()
+  for column, buffer in zip(columns, buffers, strict=True):
+    np.testing.assert_array_equal(buffer, values[:, column].T)
+  assert file.num_bytes_read == rows * (1024 + 16) * 4
+
+
+def test_a_model_on_many_devices_is_read_once(tmp_path):
+  cfg = hf_models.config(embed_dim=16, mlp_dim=24, num_heads=4, num_layers=4)
+  given = hf_models.tensors(cfg)
+  hf_models.write(tmp_path, cfg, given)
+  mesh = sharding.make_mesh(2, 2, 2)
+  placed = train_state.abstract(transformer.abstract_params(cfg), cfg, mesh)
+  files = tensor_files.TensorFiles(tmp_path)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
+  load.fill(files, names.tensors(cfg), np.dtype(np.float32), shardings)
+  assert files.num_bytes_read == sum(values.nbytes for values in given.values())
+
+
+def test_values_beyond_the_range_of_a_dtype_are_refused(tmp_path):
+  cfg = hf_models.config()
+  given = hf_models.tensors(cfg)
+  name = "model.layers.1.mlp.up_proj.weight"
+  given[name][2, 3] = 1e6
+  hf_models.write(tmp_path, cfg, given)
+  with pytest.raises(UserError, match=rf"{name} holds values beyond .* float16"):
+    load.load(tmp_path, dtype="float16")
+  load.load(tmp_path, dtype="float32")
+
+
+def header(**changes) -> bytes:
+  """Returns a file with one tensor `w` [2] of float32, its header changed."""
+  entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}
+  text = json.dumps({"w": entry}).encode()
+  return len(text).to_bytes(8, "little") + text + bytes(8)
+
+
+def raw_header(text: bytes, size: int = 8) -> bytes:
+  return len(text).to_bytes(8, "little") + text + bytes(size)
+
+
+ENTRY = b'{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+OTHER = b'{"dtype":"F32","shape":[2],"data_offsets":[4,12]}'
+
+
+@pytest.mark.parametrize(
+  ("data", "message"),
+  [
+    (b"", "header is cut off"),
+    (header()[:-1], r"it has \d+ bytes where \d+ are expected"),
+    (header() + b"\0", r"it has \d+ bytes where \d+ are expected"),
+    (raw_header(b'{"w":' + ENTRY + b',"w":' + ENTRY + b"}"), "names 'w' twice"),
+    (raw_header(b'{"w":' + ENTRY + b',"v":' + OTHER + b"}", 12), "overlap"),
+    (raw_header(b"[" * 100_000), "no JSON"),
+    (raw_header(b"[]"), "no JSON object"),
+    (raw_header('{"w": 1}'.encode("utf-16")), "no JSON"),
+    (header(shape=[2.0]), "no dtype, shape or offsets"),
+    (header(shape=[True, 2]), "no dtype, shape or offsets"),
+    (header(shape=[-2]), "no dtype, shape or offsets"),
+    (header(shape=[3]), r"\[3\] has 8 bytes"),
+    (header(data_offsets=[8, 0]), r"\[2\] has -8 bytes"),
+    (header(dtype="I64"), "dtype I64, which is not one of"),
+    (header(dtype="F8_E4M3"), "dtype F8_E4M3, which is not one of.* dequantise"),
+    (header(dtype=["F32"]), "no dtype, shape or offsets"),
+  ],
+)
+def test_a_file_that_is_no_safetensors_of_floats_is_refused(tmp_path, data, message):
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(data)
+  with pytest.raises(UserError, match=message) as caught:
+    tensor_files.TensorFile(path)
+  assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
+  (tmp_path / "folder").mkdir()
+  os.mkfifo(tmp_path / "pipe")
+  for name in ("folder", "pipe"):
+    with pytest.raises(UserError, match=f"{name} is no regular file"):
+      tensor_files.TensorFile(tmp_path / name)
+  with pytest.raises(UserError, match="absent is missing"):
+    tensor_files.TensorFile(tmp_path / "absent")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(header())
+  path.chmod(0)
+  with pytest.raises(UserError, match=r"a\.safetensors cannot be read"):
+    tensor_files.TensorFile(path)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path):
+  cfg = hf_models.config()
+  hf_models.write(tmp_path, cfg, hf_models.tensors(cfg))
+  files = tensor_files.TensorFiles(tmp_path)
+  os.truncate(tmp_path / tensor_files.SINGLE_FILE, 3000)
+  with pytest.raises(UserError, match="became shorter while it was read"):
+    load.fill(files, names.tensors(cfg), np.dtype(np.float32))
+
+
+def test_an_index_that_is_no_index_is_refused(tmp_path):
+  cfg = hf_models.config()
+  given = hf_models.tensors(cfg)
+  hf_models.write(tmp_path, cfg, given)
+  write_index(tmp_path, given)
+  path = tmp_path / tensor_files.INDEX_FILE
+  for text, message in (
+    ("{", "no valid index"),
+    ("[]", "weight_map is missing"),
+    ('{"weight_map": {}}', "weight_map is missing"),
+    ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "'a' twice"),
+    ('{"weight_map": {"a": ["b.safetensors"]}}', "will not be opened"),
+    ('{"weight_map": {"a": "b\\u0000.safetensors"}}', "will not be opened"),
+  ):
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+      load.load(tmp_path)
+
+
+def test_links_out_of_the_directory_are_refused_but_those_of_a_cache_followed(tmp_path):
+  cfg = hf_models.config()
+  elsewhere, blobs = tmp_path / "elsewhere", tmp_path / "models--x" / "blobs"
+  snapshot = tmp_path / "models--x" / "snapshots" / "abc"
+  hf_models.write(elsewhere, cfg, hf_models.tensors(cfg))
+  blobs.mkdir(parents=True)
+  snapshot.mkdir(parents=True)
+  for name, blob in (("config.json", "0123"), (tensor_files.SINGLE_FILE, "4567")):
+    (blobs / blob).write_bytes((elsewhere / name).read_bytes())
+    (snapshot / name).symlink_to(f"../../blobs/{blob}")
+  load.load(snapshot)
+  (tmp_path / "alias").symlink_to(elsewhere)
+  load.load(tmp_path / "alias")  # a link to the directory itself is no trick
+  link = snapshot / tensor_files.SINGLE_FILE
+  link.unlink()
+  link.symlink_to(elsewhere / tensor_files.SINGLE_FILE)
+  with pytest.raises(UserError, match="outside its directory: it will not be opened"):
+    load.load(snapshot)
+  link.unlink()
+  link.symlink_to("nowhere.safetensors")
+  with pytest.raises(UserError, match=r"model\.safetensors is missing: its link"):
+    load.load(snapshot)
+
+
+def test_two_sets_of_weights_are_refused_and_pickles_by_their_index(tmp_path):
+  cfg = hf_models.config()
+  given = hf_models.tensors(cfg)
+  hf_models.write(tmp_path, cfg, given)
+  write_index(tmp_path, given)
+  hf_models.write_tensors(tmp_path / tensor_files.SINGLE_FILE, given)
+  with pytest.raises(UserError, match="not clear which are the weights"):
+    load.load(tmp_path)
+  for path in [*tmp_path.glob("*.safetensors"), tmp_path / tensor_files.INDEX_FILE]:
+    path.unlink()
+  (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+  with pytest.raises(UserError, match="never loaded"):
     load.load(tmp_path)

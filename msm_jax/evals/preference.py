@@ -52,7 +52,8 @@ def evaluate(
   logprobs = _option_logprobs(params, cfg, tokenizer, items, seq_len, batch_size)
   completions = _completions(params, cfg, tokenizer, items, batch_size, max_new_tokens)
   for item, pair, completion in zip(items, logprobs, completions, strict=True):
-    parsed = parse_choice(completion, [option["text"] for option in item["options"]])
+    answer = chat.spoken(tokenizer, completion)  # reasoning is kept, not scored
+    parsed = parse_choice(answer, [option["text"] for option in item["options"]])
     split = "" if item["split"] == "test" else "_dev"
     yield {
       "id": item["id"],

@@ -1,12 +1,10 @@
 """PEFT adapters: `adapter_config.json` and `adapter_model.safetensors`, in and out.
 
-A PEFT adapter adds (lora_alpha / r) B A to a weight, or (lora_alpha / sqrt(r)) B A with
-rank-stabilised scaling (Kalajdzievski 2023). Ours is alpha / rank, so rank-stabilised
-adapters are read with alpha = lora_alpha * sqrt(r). What else PEFT can do is refused by
-name.
+The config says which modules are adapted and how they are scaled (`peft_config.py`);
+the file must have exactly the tensors that follow from it.
 """
 
-import math
+import dataclasses
 import os
 import pathlib
 import re
@@ -18,41 +16,105 @@ from msm_jax.errors import UserError
 from msm_jax.hf import directory as hf_directory
 from msm_jax.hf import export as hf_export
 from msm_jax.hf import load as hf_load
-from msm_jax.hf import names, tensor_files
+from msm_jax.hf import names, peft_config, tensor_files
 from msm_jax.models import lora
 from msm_jax.models.config import LORA_TARGETS, LoraConfig, ModelConfig
 from msm_jax.models.lora import Params
 
-CONFIG_FILE = "adapter_config.json"
+CONFIG_FILE = peft_config.FILE
 WEIGHTS_FILE = "adapter_model.safetensors"
-_MODULES = {
-  target: module.rsplit(".", 1)[1]
-  for target, (_, module, _) in names.PROJECTIONS.items()
+_PREFIX = "base_model.model."
+# PEFT drops the adapter's name when it saves; who dumps a state dict keeps it.
+_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<name>\w+))?\.weight")
+# Names of tensors that plain LoRA does not have, and what they are.
+_FOREIGN = {
+  "lora_magnitude_vector": "the magnitudes of DoRA",
+  "lora_embedding_": "an adapter of the embedding",
+  ".lora_B.bias": "a bias in the adapter",
+  "modules_to_save": "whole layers trained beside the adapter",
+  "trainable_tokens": "trained rows of the embedding",
+  "embed_tokens.weight": "a whole weight of the base (was its vocabulary resized?)",
+  "lm_head.weight": "a whole weight of the base (was its vocabulary resized?)",
+  ".bias": "a trained bias",
 }
-# The initialisations that leave the base weights as they are.
-_PLAIN_INITS = (None, True, False, "gaussian", "orthogonal", "eva")
-# Read, or without influence on what the adapter computes.
-_KNOWN = {
-  "peft_type",
-  "r",
-  "lora_alpha",
-  "target_modules",
-  "use_rslora",
-  "lora_dropout",
-  "init_lora_weights",
-  "task_type",
-  "inference_mode",
-  "base_model_name_or_path",
-  "revision",
-  "auto_mapping",
-  "peft_version",
-  "exclude_modules",
-  "layers_pattern",
-  "megatron_core",
-  "qalora_group_size",
-  "runtime_config",
-  "ensure_weight_tying",
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+  """An adapter on disk that fits a model; its weights are not read yet.
+
+  Attributes:
+    lora: put it into the model's config.
+    base_model: which model it was trained on, by its own account.
+    dropout: that it was trained with; ours is trained without.
+  """
+
+  lora: LoraConfig
+  base_model: str | None
+  dropout: float
+  file: tensor_files.TensorFile
+  tensors: tuple[names.Tensor, ...]
+
+  def leaves(self, dtype: str = "float32", shardings: Params | None = None) -> Params:
+    """Returns the adapter leaves, to be joined with the base parameters.
+
+    Args:
+      dtype: of the leaves.
+      shardings: one for every leaf; None puts all on the default device.
+
+    Raises:
+      UserError: a weight is not finite.
+    """
+    cast = tensor_files.dtype_of(dtype)
+    return hf_load.fill(self.file, self.tensors, cast, shardings)
+
+
+def find(directory: str | os.PathLike[str], cfg: ModelConfig) -> Adapter:
+  """Returns the PEFT adapter of a directory, checked against the base model `cfg`.
+
+  Args:
+    directory: with adapter_config.json and adapter_model.safetensors.
+    cfg: the base model's config; its `lora` field is not looked at.
+
+  Raises:
+    UserError: DoRA and whatever else plain LoRA is not, another base, damaged weights.
+  """
+  directory = pathlib.Path(directory)
+  config = peft_config.read(directory)
+  targets = config.targets(cfg)
+  if not (directory / WEIGHTS_FILE).exists():
+    raise UserError(
+      f"{directory / WEIGHTS_FILE} is missing: name a PEFT adapter directory with "
+      "safetensors (pickled adapters are never loaded)"
+    )
+  file = _AdapterFile(directory / WEIGHTS_FILE)
+  wanted = tuple(names.adapter_tensors(cfg, config.rank, targets))
+  _check_targets(file, targets)
+  _check_names(file, cfg, {tensor.name for tensor in wanted})
+  hf_load.check_shapes(file, wanted)
+  found = LoraConfig(rank=config.rank, alpha=config.alpha, targets=targets)
+  return Adapter(found, config.base_model, config.dropout, file, wanted)
+
+
+def load(
+  directory: str | os.PathLike[str],
+  cfg: ModelConfig,
+  *,
+  dtype: str = "float32",
+  shardings: Params | None = None,
+) -> tuple[LoraConfig, Params]:
+  """Returns (lora, leaves) of `find(directory, cfg)`; see there."""
+  found = find(directory, cfg)
+  return found.lora, found.leaves(dtype, shardings)
+
+
+def fingerprint(directory: str | os.PathLike[str]) -> str:
+  """Returns a digest of an adapter's two files."""
+  paths = [pathlib.Path(directory) / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
+  absent = [path for path in paths if not path.is_file()]
+  if absent:
+    raise UserError(f"{absent[0]} is missing: name a PEFT adapter directory")
+  return records.sha256_json([records.sha256_file(path) for path in paths])
 
 
 def save(
@@ -62,10 +124,13 @@ def save(
   *,
   base_model: str,
   tokenizer_dir: str | os.PathLike[str] | None = None,
+  base_dir: str | os.PathLike[str] | None = None,
   dtype: str = "float32",
   lineage: Mapping[str, Any] | None = None,
 ) -> None:
-  """Writes the adapter leaves of `params` so that PEFT loads them.
+  """Writes the adapter leaves of `params` so that PEFT and vLLM load them.
+
+  With several processes all of them call it, and process 0 writes.
 
   Args:
     out: a new directory; it appears complete or not at all.
@@ -73,6 +138,8 @@ def save(
     params: the whole tree, or its adapter leaves alone.
     base_model: name or path of the model that the adapter belongs to.
     tokenizer_dir: whose files are copied beside it, if given.
+    base_dir: the base model's directory, if at hand: its licence and notices are
+      carried over.
     dtype: of the written weights.
     lineage: for the model card.
 
@@ -96,119 +163,66 @@ def save(
   with hf_directory.written_whole(out) as new:
     cast = tensor_files.dtype_of(dtype)
     tensor_files.write_file(new / WEIGHTS_FILE, shapes, cast, read)
-    records.write_json(new / CONFIG_FILE, _to_peft(cfg.lora, base_model))
+    records.write_json(new / CONFIG_FILE, peft_config.to_peft(cfg.lora, base_model))
     if tokenizer_dir is not None:
       hf_directory.copy_tokenizer(tokenizer_dir, new)
+    hf_directory.copy_notices(base_dir, new)
     card = {"name": pathlib.Path(out).name, "base_model": base_model, **(lineage or {})}
     front = {"library_name": "peft", "base_model_relation": "adapter"}
-    hf_directory.write_card(new, card, front)
+    hf_directory.write_card(new, hf_directory.with_license(card, base_dir), front)
 
 
-def load(
-  directory: str | os.PathLike[str],
-  cfg: ModelConfig,
-  *,
-  dtype: str = "float32",
-  shardings: Params | None = None,
-) -> tuple[LoraConfig, Params]:
-  """Reads a PEFT adapter for the model `cfg`.
+class _AdapterFile(tensor_files.TensorFile):
+  """The tensors of an adapter under the names that PEFT saves them with.
 
-  Args:
-    directory: with adapter_config.json and adapter_model.safetensors.
-    cfg: the base model's config; its `lora` field is not looked at.
-    dtype: of the leaves.
-    shardings: a sharding for every adapter leaf; None puts all on the default device.
-
-  Returns:
-    (lora, leaves): put `lora` into `cfg` and join the leaves with the base parameters.
-
-  Raises:
-    UserError: DoRA and whatever else plain LoRA is not, another base, damaged weights.
+  An adapter's own name (`lora_A.default.weight`) is dropped, and the prefix that PEFT
+  puts before every module is added where it is missing.
   """
-  directory = pathlib.Path(directory)
-  rank, alpha = _scaling(directory / CONFIG_FILE)
-  if not (directory / WEIGHTS_FILE).exists():
-    raise UserError(
-      f"{directory / WEIGHTS_FILE} is missing: name a PEFT adapter directory with "
-      "safetensors (pickled adapters are never loaded)"
-    )
-  file = tensor_files.TensorFile(directory / WEIGHTS_FILE)
-  targets = _targets(file)
-  wanted = names.adapter_tensors(cfg, rank, targets)
-  _check_names(file, cfg, {tensor.name for tensor in wanted})
-  hf_load.check_shapes(file, wanted)
-  leaves = hf_load.fill(file, wanted, tensor_files.dtype_of(dtype), shardings)
-  return LoraConfig(rank=rank, alpha=alpha, targets=targets), leaves
 
-
-def _to_peft(cfg: LoraConfig, base_model: str) -> dict[str, Any]:
-  alpha = int(cfg.alpha) if float(cfg.alpha).is_integer() else cfg.alpha
-  return {
-    "peft_type": "LORA",
-    "task_type": "CAUSAL_LM",
-    "base_model_name_or_path": base_model,
-    "inference_mode": True,
-    "r": cfg.rank,
-    "lora_alpha": alpha,
-    "target_modules": [_MODULES[target] for target in cfg.targets],
-    "use_rslora": False,
-    "use_dora": False,
-    "lora_dropout": 0.0,
-    "bias": "none",
-    "fan_in_fan_out": False,
-    "init_lora_weights": True,
-    "modules_to_save": None,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "layers_to_transform": None,
-  }
-
-
-def _scaling(path: pathlib.Path) -> tuple[int, float]:
-  """Returns (rank, our alpha) of an adapter_config.json after checking all of it."""
-  if not path.is_file():
-    raise UserError(f"{path} is missing: name a PEFT adapter directory")
-  config = records.read_json(path)
-  if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    raise UserError(f"{path}: field peft_type is {kind!r}: supported is 'LORA'")
-  _check_options(path, config)
-  rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
-  if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-    raise UserError(f"{path}: field r is {rank!r}: it must be a whole number above 0")
-  if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-    raise UserError(f"{path}: field lora_alpha is {alpha!r}: it must be a number")
-  return rank, alpha * math.sqrt(rank) if config.get("use_rslora") else float(alpha)
-
-
-def _check_options(path: pathlib.Path, config: Mapping[str, Any]) -> None:
-  for field, value in config.items():
-    off = value in (None, False, {}, []) or (field == "bias" and value == "none")
-    if field not in _KNOWN and not off:
+  def __init__(self, path: pathlib.Path):
+    super().__init__(path)
+    named = {name: _canonical(name) for name in self.entries}
+    if len(set(named.values())) < len(named):
       raise UserError(
-        f"{path}: field {field} is {value!r}: only plain LoRA is supported; merge the "
-        "adapter with PEFT and load the merged model"
+        f"{self.file}: it holds several adapters for the same modules: save each to "
+        "a directory of its own"
       )
-  init = config.get("init_lora_weights")
-  if init not in _PLAIN_INITS:
-    raise UserError(
-      f"{path}: field init_lora_weights is {init!r}: it changes the base weights; "
-      "convert the adapter to plain LoRA with PEFT"
-    )
+    self.entries = {named[name]: entry for name, entry in self.entries.items()}
 
 
-def _targets(file: tensor_files.TensorFile) -> tuple[str, ...]:
-  """Returns which projections the file has weights for, in our order."""
-  modules = [re.sub(r"\.lora_[AB]\.weight$", "", name) for name in file.names()]
-  found = {module.rsplit(".", 1)[-1] for module in modules}
-  targets = tuple(target for target in LORA_TARGETS if _MODULES[target] in found)
-  unknown = sorted(found - set(_MODULES.values()))
-  if unknown or not targets:
+def _canonical(name: str) -> str:
+  match = _LORA.fullmatch(name)
+  if match is None:
+    return name
+  return f"{_PREFIX}{match['module'].removeprefix(_PREFIX)}.lora_{match['side']}.weight"
+
+
+def _check_targets(file: tensor_files.TensorFile, targets: tuple[str, ...]) -> None:
+  """Refuses what is no plain LoRA, and projections that file and config disagree on."""
+  lasts = set()
+  for name in file.names():
+    match = _LORA.fullmatch(name)
+    foreign = [what for part, what in _FOREIGN.items() if part in name]
+    if match is None or foreign:
+      what = f" is {foreign[0]}: it" if foreign else ""
+      raise UserError(
+        f"{file.file}: tensor {name}{what} is no part of plain LoRA; merge the adapter "
+        "with PEFT (merge_and_unload) and load the merged model"
+      )
+    lasts.add(match["module"].rsplit(".", 1)[-1])
+  named = {peft_config.MODULES[target] for target in targets}
+  for module in sorted(lasts - named):
+    known = module in peft_config.MODULES.values()
+    why = f"{CONFIG_FILE} does not name it" if known else "that is not supported"
     raise UserError(
-      f"{file.file}: it adapts {unknown or 'nothing'}: supported are "
-      f"{', '.join(_MODULES.values())}"
+      f"{file.file}: it adapts {module}, but {why} (adapted are "
+      f"{', '.join(peft_config.MODULES[t] for t in LORA_TARGETS if t in targets)})"
     )
-  return targets
+  for module in sorted(named - lasts):
+    raise UserError(
+      f"{file.file}: {CONFIG_FILE} says that {module} is adapted, but there is no "
+      "tensor of it: the two files do not belong together"
+    )
 
 
 def _check_names(

@@ -1,21 +1,19 @@
-"""What lies beside the weights of an export: tokenizer, stop ids, model card.
+"""What lies beside the weights of an export: tokenizer, stop ids, model card, notices.
 
-A directory appears complete or not at all: it is written under a temporary name beside
-its place and renamed at the end.
+The directory itself appears complete or not at all (`partial.py`).
 """
 
-import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msm_jax import records, tokenizer
-from msm_jax.errors import UserError
 from msm_jax.hf import config as hf_config
+from msm_jax.hf.partial import written_whole as written_whole
 
 CARD_FILE = "README.md"
 _SAMPLE = 1 << 20  # bytes at either end of a file that a fingerprint looks at
@@ -28,35 +26,12 @@ _TOKENIZER_FILES = (
   "added_tokens.json",
   "vocab.json",
   "merges.txt",
+  "spiece.model",
+  "tekken.json",
 )
-
-
-@contextlib.contextmanager
-def written_whole(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """Yields a temporary directory that becomes `directory` if nothing fails.
-
-  Raises:
-    UserError: `directory` holds something already, or cannot be written.
-  """
-  directory = pathlib.Path(directory).absolute()
-  if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-    raise UserError(f"{directory} exists already: name a new directory, or remove it")
-  try:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-      dir=directory.parent, prefix=f".{directory.name}.tmp-", ignore_cleanup_errors=True
-    ) as name:
-      temporary = pathlib.Path(name) / "new"
-      temporary.mkdir()
-      yield temporary
-      os.replace(temporary, directory)
-  except OSError as error:
-    if error.errno is None:  # not from the file system
-      raise
-    raise UserError(
-      f"{directory} cannot be written ({error.strerror or error}): name another place, "
-      "or make room"
-    ) from None
+_TEMPLATES = "additional_chat_templates"  # a folder of named ones
+_NOTICES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY).*", re.IGNORECASE)
+_LICENSE = ("license", "license_name", "license_link")  # keys of a card's front matter
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
@@ -81,7 +56,37 @@ def copy_tokenizer(source: str | os.PathLike[str], directory: pathlib.Path) -> N
   for name in _TOKENIZER_FILES:
     if (source / name).is_file():
       shutil.copyfile(source / name, directory / name)
+  for path in sorted((source / _TEMPLATES).glob("*.jinja")):
+    (directory / _TEMPLATES).mkdir(exist_ok=True)
+    shutil.copyfile(path, directory / _TEMPLATES / path.name)
   mirror_template(directory)
+
+
+def copy_notices(base: str | os.PathLike[str] | None, directory: pathlib.Path) -> None:
+  """Copies the licence and notice files of a base model, byte for byte."""
+  found = pathlib.Path(base).iterdir() if base is not None else ()
+  for path in found:
+    if path.is_file() and _NOTICES.fullmatch(path.name):
+      shutil.copyfile(path, directory / path.name)
+
+
+def with_license(
+  lineage: Mapping[str, Any], base: str | os.PathLike[str] | None
+) -> dict[str, Any]:
+  """Returns the lineage with the licence of the base model's card, unless it has one.
+
+  What the front matter of that README.md says is taken as it stands; a list or a block
+  there is not understood and left out.
+  """
+  path = None if base is None else pathlib.Path(base) / CARD_FILE
+  if lineage.get("license") or path is None or not path.is_file():
+    return dict(lineage)
+  text = path.read_text("utf-8", errors="replace")
+  matter = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+  pairs = re.findall(r"^(\w+):[ \t]*(\S.*?)\s*$", matter[1] if matter else "", re.M)
+  found = {key: value.strip("'\"") for key, value in pairs if key in _LICENSE}
+  plain = {key: value for key, value in found.items() if value[:1] not in "[{|>&*"}
+  return {**lineage, **plain} if "license" in plain else dict(lineage)
 
 
 def mirror_template(directory: pathlib.Path) -> None:
@@ -135,10 +140,10 @@ def write_card(
   Args:
     directory: of the model.
     lineage: how the weights came about; nested values are shown as JSON. `base_model`,
-      `license`, `language` and `datasets` also go to the YAML front matter.
+      the licence, `language` and `datasets` also go to the YAML front matter.
     front: further front matter.
   """
-  passed_on = ("base_model", "license", "language", "datasets")
+  passed_on = ("base_model", *_LICENSE, "language", "datasets")
   front = {**front, **{key: lineage[key] for key in passed_on if lineage.get(key)}}
   lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items())]
   lines += ["---", "", f"# {lineage.get('name', directory.name)}", ""]

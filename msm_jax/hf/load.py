@@ -1,8 +1,8 @@
 """Hugging Face model directory -> (ModelConfig, parameters).
 
-Every tensor is mapped into memory and copied once, transposed and cast on the way, into
-its slice of a stacked leaf. With shardings, each process touches only the bytes of its
-own part.
+Tensors are read in blocks, cast and transposed on the way, straight into the sharding
+of each leaf. Each process reads only the bytes of its own part; an error on one of them
+is raised on all.
 """
 
 import os
@@ -10,17 +10,17 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
+from msm_jax import distributed
 from msm_jax.errors import UserError
 from msm_jax.hf import config as hf_config
-from msm_jax.hf import names, tensor_files
+from msm_jax.hf import leaf_reader, names, tensor_files
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
 
-Index = tuple[slice, ...]
 Files = tensor_files.TensorFiles | tensor_files.TensorFile
+_COMPARED_BYTES = 4 << 20  # at once
 
 
 def load(
@@ -42,14 +42,15 @@ def load(
     UserError: anything missing, extra, of another shape, NaN, damaged or unknown.
   """
   directory = pathlib.Path(directory)
-  cfg = hf_config.read(directory)
-  files = tensor_files.TensorFiles(directory)
-  wanted = names.tensors(cfg)
-  check_names(files, cfg, wanted)
-  check_shapes(files, wanted)
-  cast = _common_dtype(files, wanted) if dtype is None else tensor_files.dtype_of(dtype)
-  params = fill(files, wanted, cast, shardings)
-  _check_tied_head(files, cfg)
+  with distributed.together():
+    cfg = hf_config.read(directory)
+    files = tensor_files.TensorFiles(directory)
+    wanted = names.tensors(cfg)
+    check_names(files, cfg, wanted)
+    check_shapes(files, wanted)
+    given = tensor_files.dtype_of(dtype) if dtype else _common_dtype(files, wanted)
+    _check_tied_head(files, cfg)
+    params = fill(files, wanted, given, shardings)
   return cfg, params
 
 
@@ -62,38 +63,12 @@ def fill(
   """Returns the nested dict of leaves that `wanted` describes, one leaf at a time."""
   by_path = dict(names.walk(shardings)) if shardings is not None else None
   leaves: dict[names.Path, Any] = {}
-  for path, parts in names.by_leaf(wanted).items():
-    first = parts[0]
-    stacked = first.layer is not None
-    shape = (len(parts), *first.leaf_shape) if stacked else first.leaf_shape
-
-    def read(index: Index, parts=parts, stacked=stacked, shape=shape) -> np.ndarray:
-      return _read_part(files, parts, index, stacked, shape, dtype)
-
-    if by_path is None:
-      leaves[path] = jax.device_put(read((slice(None),) * len(shape)))
-    else:
-      leaves[path] = jax.make_array_from_callback(shape, by_path[path], read)
-      leaves[path].block_until_ready()  # before the next leaf takes host memory
+  with distributed.together(), leaf_reader.thread_pool() as pool:
+    for path, parts in names.by_leaf(wanted).items():
+      sharding = by_path[path] if by_path is not None else None
+      leaf = leaf_reader.read_leaf(files, parts, dtype, sharding, pool)
+      leaves[path] = leaf.block_until_ready()  # before the next takes host memory
   return names.nest(leaves)
-
-
-def _read_part(files, parts, index, stacked, shape, dtype) -> np.ndarray:
-  """Returns the part `index` of a leaf, reading only what it needs."""
-  size = [len(range(*s.indices(n))) for s, n in zip(index, shape, strict=True)]
-  out = np.empty(size, dtype)
-  if not stacked:
-    _copy_finite(files, parts[0], index, out)
-    return out
-  for row, part in enumerate(parts[index[0]]):
-    _copy_finite(files, part, index[1:], out[row])
-  return out
-
-
-def _copy_finite(files, part: names.Tensor, index: Index, out: np.ndarray) -> None:
-  view = part.to_leaf(files.tensor(part.name))[index]
-  np.copyto(out, view, casting="unsafe")
-  tensor_files.check_finite(out, f"{files.path(part.name)}: tensor {part.name}")
 
 
 def check_names(
@@ -140,16 +115,35 @@ def check_shapes(
 
 
 def _check_tied_head(files: tensor_files.TensorFiles, cfg: ModelConfig) -> None:
+  """Refuses a head that is not the embedding; each process compares its share."""
   family = names.family(cfg)
-  head = family.head.name
+  head, embedding = family.head.name, family.embedding
   if not cfg.tie_embeddings or head not in files.names():
     return
-  given, embedding = files.tensor(head), files.tensor(family.embedding)
-  if given.shape != embedding.shape or not np.array_equal(given, embedding):
+  same = files.shape(head) == files.shape(embedding)
+  if not same or not _same_values(files, head, embedding):
     raise UserError(
-      f"{files.path(head)}: tensor {head} differs from {family.embedding}, but "
+      f"{files.path(head)}: tensor {head} differs from {embedding}, but "
       "config.json says tie_word_embeddings true: set it to false, or delete the tensor"
     )
+
+
+def _same_values(files: tensor_files.TensorFiles, one: str, other: str) -> bool:
+  """Returns whether the rows that are this process's share are the same values."""
+  num_rows, num_columns = files.shape(one)
+  index, count = distributed.process_index(), distributed.num_processes()
+  first, last = index * num_rows // count, (index + 1) * num_rows // count
+  step = max(1, _COMPARED_BYTES // max(1, 8 * num_columns))
+  for start in range(first, last, step):
+    rows = (start, min(start + step, last))
+    blocks = []
+    for name in (one, other):
+      block = np.empty((rows[1] - rows[0], num_columns), files.dtype(name))
+      files.read(name, num_columns, rows, (0, num_columns), block)
+      blocks.append(block)
+    if not np.array_equal(*blocks):
+      return False
+  return True
 
 
 def _common_dtype(files, wanted: Sequence[names.Tensor]) -> np.dtype:

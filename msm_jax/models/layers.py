@@ -56,7 +56,7 @@ class RMSNorm(nnx.Module):
 
 
 class Projection(nnx.Module):
-  """y = x W, + bias if it has one, + (alpha / rank) (x A) B if `cfg.lora` targets it."""
+  """y = x W, + bias if it has one, + (alpha / rank) (x A) B if `cfg.lora` names it."""
 
   def __init__(self, cfg: ModelConfig, name: str, inputs: dict, outputs: dict, rngs):
     """`inputs` and `outputs` map logical axes to sizes, in order."""
