@@ -42,8 +42,10 @@ flags.DEFINE_string("logits_out", None, "verify: where to write float32 logits, 
 flags.DEFINE_multi_string("prompt", [], "sample: a user turn (or text); may repeat")
 flags.DEFINE_bool("raw", False, "sample: the prompt is text to go on with, not a chat")
 flags.DEFINE_float("temperature", 0.0, "sample: 0 is greedy")
-flags.DEFINE_integer("max_new_tokens", 64, "sample: at most this many tokens")
-flags.DEFINE_integer("limit", 5, "show: how many records or rows")
+flags.DEFINE_integer(
+  "max_new_tokens", 64, "sample: at most this many tokens", lower_bound=1
+)
+flags.DEFINE_integer("limit", 5, "show: how many records or rows", lower_bound=1)
 
 EXIT_USER, EXIT_STOPPED = 2, 75
 _DISK = {
@@ -77,14 +79,14 @@ def generate() -> None:
   """Makes the corpora."""
   from data_gen import generate as generate_lib
 
-  generate_lib.generate(_job(), _workdir())
+  _once(lambda: generate_lib.generate(_job(), _workdir()))
 
 
 def prepare() -> None:
   """Makes the tokenizer and the packed rows."""
   from msm_jax import prepare as prepare_lib
 
-  prepare_lib.prepare(_experiment(), _workdir())
+  _once(lambda: prepare_lib.prepare(_experiment(), _workdir()))
 
 
 def train() -> None:
@@ -92,7 +94,7 @@ def train() -> None:
   experiment, seeds = _experiment(), _seeds()
   paths = _paths(experiment)
   study = _study(experiment)
-  if all(study.is_trained(path, seed) for path in paths for seed in seeds):
+  if all([study.is_done(path, seed) for path in paths for seed in seeds]):
     return progress.say("train: done")
   if not _dealt_to_workers("train", seeds, experiment.num_workers):
     study.train_all(seeds, paths)
@@ -100,6 +102,10 @@ def train() -> None:
 
 def evaluate() -> None:
   """Evaluates every arm and seed."""
+  if distributed.num_processes() > 1:
+    raise UserError(
+      "evaluate works in one process: run it again on one host, in the same --workdir"
+    )
   experiment, seeds = _experiment(), _seeds()
   arms = _arms(experiment)
   study = _study(experiment)
@@ -114,6 +120,8 @@ def report() -> None:
   from msm_jax import records
   from msm_jax import report as report_lib
 
+  if not distributed.is_first():
+    return
   page = report_lib.build(_workdir())
   summary = records.read_json(page.with_name("summary.json"))
   print("\n".join(summary["headline"]["sentences"]))
@@ -124,7 +132,7 @@ def export() -> None:
   """Writes a checkpoint as a Hugging Face directory, or a corpus as a dataset."""
   if FLAGS.corpus is not None:
     return _export_corpus(FLAGS.corpus)
-  _refuse("an arm", "license", "language", "with_rejects")
+  _refuse("an arm", "license", "language", "with_rejects", "stage")
   if FLAGS.format in ("jsonl", "parquet"):
     raise UserError(f"--format={FLAGS.format} is of a corpus: add --corpus=NAME")
   from msm_jax import exporting
@@ -159,6 +167,13 @@ def _export_corpus(name: str) -> None:
     git_revision=workdir_lib.git_revision(),
   )
   print(f"export: {out}")
+
+
+def _once(work: Callable[[], object]) -> None:
+  """Does something on process 0 while the others, if any, wait for it."""
+  with distributed.together():
+    if distributed.is_first():
+      work()
 
 
 def _refuse(what: str, *names: str) -> None:

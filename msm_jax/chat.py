@@ -126,9 +126,14 @@ def encode_answer(
   return encoding.ids, (encoding.ends > start) & (encoding.starts < end)
 
 
-def whole_text(tokenizer: Tokenizer, messages: Messages) -> str:
+def whole_text(
+  tokenizer: Tokenizer,
+  messages: Messages,
+  *,
+  tools: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
   """Returns the text whose ids `encode` gives, for counting its bytes."""
-  return _answers(tokenizer, _as_chosen(tokenizer, messages), None)[0]
+  return _answers(tokenizer, _as_chosen(tokenizer, messages), tools)[0]
 
 
 def spoken(tokenizer: Tokenizer, completion: str) -> str:

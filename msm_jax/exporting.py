@@ -39,6 +39,8 @@ def export(
     UserError: the run is not there, or is no adapter of a pretrained model.
   """
   path = runs.experiment.arm_path(arm)
+  if not path and step is not None:
+    raise UserError(f"--step={step}: the arm {arm} has no stage and so no steps")
   tok = runs.tokenizer
   base_model = adapter_base(runs, path, seed)
   cfg = runs.cfg(path, seed)
@@ -135,6 +137,8 @@ def _begun(runs: Runs, seed: int) -> dict[str, Any]:
     if not same_model(start.adapter.base_model, model.base_model):
       found["adapter_from"]["warning"] = "trained on another model than base_model"
   given = {"base_model": model.base_model, "license": model.license}
+  if model.license is not None:  # the name and the link belong to another one
+    found = {k: v for k, v in found.items() if not k.startswith("license")}
   return found | {name: value for name, value in given.items() if value is not None}
 
 

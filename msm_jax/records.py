@@ -101,7 +101,8 @@ def read_json(path: PathLike) -> Any:
     raise
   except (ValueError, UnicodeDecodeError) as error:
     raise UserError(
-      f"{path} is not valid JSON ({error}): delete it and rerun"
+      f"{path} is not valid JSON ({error}): mend it, or delete it if a run of this "
+      "program made it, and run again"
     ) from None
 
 

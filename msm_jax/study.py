@@ -27,7 +27,7 @@ class Study(Runs):
 
   def train(self, path: Path, seed: int) -> None:
     """Trains the last stage of `path`, or says nothing when that is done."""
-    if self.is_trained(path, seed):
+    if self.is_done(path, seed):
       return
     stage = self.experiment.stages[path[-1]]
     manifest = prepare.read_rows_manifest(self.workdir, stage.name)
@@ -55,11 +55,31 @@ class Study(Runs):
         "stage": stage.name,
         "seed": seed,
         "step": config.num_train_steps,
+        "identity": self._run_identity(path, seed),
         "wall_s": round(time.monotonic() - started, 2),
         "num_params": weights.cfg.num_params(),
         "num_trainable": sum(leaf.size for leaf in jax.tree.leaves(params)),
       },
     )
+
+  def is_done(self, path: Path, seed: int) -> bool:
+    """Returns whether this run is complete.
+
+    Raises:
+      UserError: one is, but with another start, rows or settings.
+    """
+    if not path or not self.is_trained(path, seed):
+      return not path
+    done = self.run_dir(path, seed) / DONE
+    if records.read_json(done).get("identity") != self._run_identity(path, seed):
+      raise UserError(
+        f"{done.parent} was trained from another start, with other rows or settings: "
+        "use another --workdir, or delete it and the evals that used it"
+      )
+    return True
+
+  def _run_identity(self, path: Path, seed: int) -> str:
+    return records.sha256_json(self.meta(path, seed))
 
   def train_all(
     self, seeds: Sequence[int], paths: Sequence[Path] | None = None
@@ -112,7 +132,8 @@ class Study(Runs):
     path, settings = self.experiment.arm_path(arm), self.experiment.evals[name]
     items = records.read_manifest(prepare.corpus_dir(self.workdir, settings["corpus"]))
     meta = self.meta(path, seed)
-    found = [meta, settings, [shard["sha256"] for shard in items["shards"]]]
+    shards = [shard["sha256"] for shard in items["shards"]]
+    found = [meta, settings, shards, self.tokenizer.sha256()]
     return records.sha256_json(found)[:16]
 
   def _evaluate(self, name: str, arm: str, seed: int, weights: Weights) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 import small_study
 
-from msm_jax import exporting, prepare, records
+from msm_jax import exporting, prepare, records, study
 from msm_jax.errors import UserError
-from msm_jax.hf import adapter, load
+from msm_jax.hf import adapter, load, tensor_files
 from msm_jax.hf import directory as hf_directory
 from msm_jax.models import lora, transformer
 
@@ -151,3 +152,31 @@ def test_what_is_no_adapter_of_a_pretrained_model_is_not_exported_as_one(
   with pytest.raises(UserError, match="use --format=merged"):
     export(study, "msm", tmp_path / "x", layout="adapter")
   assert exporting.adapter_base(study, (), 0) is None
+
+
+def test_an_own_licence_leaves_no_name_of_another(trained, tmp_path):
+  model = dataclasses.replace(trained.study.experiment.model, license="mit")
+  changed = dataclasses.replace(trained.study.experiment, model=model)
+  found = exporting.lineage(
+    study.Study(changed, trained.study.workdir), ("msm",), 0, None
+  )
+  assert found["license"] == "mit" and "license_name" not in found
+
+
+def test_a_step_of_an_arm_without_stages_is_refused(trained, tmp_path):
+  with pytest.raises(UserError, match="--step=3"):
+    export(trained.study, "base", tmp_path / "out", step=3)
+
+
+def test_weights_that_differ_in_one_tensor_have_another_fingerprint(trained, tmp_path):
+  before = hf_directory.fingerprint(trained.hf)
+  shutil.copytree(trained.hf, tmp_path / "hf")
+  assert hf_directory.fingerprint(tmp_path / "hf") == before
+  path = tmp_path / "hf" / "model.safetensors"
+  name = "model.layers.1.self_attn.k_proj.weight"
+  file = tensor_files.TensorFile(path)
+  _, _, begin, _ = file.entries[name]
+  data = bytearray(path.read_bytes())
+  data[file.start + begin] ^= 1
+  path.write_bytes(data)
+  assert hf_directory.fingerprint(tmp_path / "hf") != before

@@ -1,5 +1,7 @@
 """The tree on a pretrained model: adapters go from stage to stage, out and back."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -61,3 +63,38 @@ def test_too_few_optimizer_steps_are_refused(tree, tmp_path):
   (tmp_path / "corpus").symlink_to(tree.workdir / "corpus")
   with pytest.raises(UserError, match=r"fewer than min_steps \(1000\)"):
     prepare.prepare(other, tmp_path)
+
+
+def test_a_run_from_another_start_is_not_taken_for_done(tree, tmp_path):
+  other = small_study.write_model(tmp_path)
+  path = other / "model.safetensors"
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1  # another model: the last byte of the last tensor differs
+  path.write_bytes(data)
+  config = small_study.config(str(other), seeds=(0, 1))
+  moved = study.Study(experiment.parse(config), tree.workdir)
+  assert tree.is_done(("msm",), 0)
+  with pytest.raises(UserError, match="was trained from another start"):
+    moved.is_done(("msm",), 0)
+
+
+def test_answers_belong_to_a_chat_template(tree, tmp_path):
+  config = small_study.config(tree.experiment.model.init_from, seeds=(0, 1))
+  config["evals"] = {
+    "heldout": {
+      "type": "heldout",
+      "corpus": "still",
+      "max_items": 2,
+      "seq_len": 32,
+      "batch_size": 2,
+    }
+  }
+  shutil.copytree(tree.workdir, tmp_path / "w")
+  found = study.Study(experiment.parse(config), tmp_path / "w")
+  found.evaluate_all([0], ["base"])
+  assert found.missing("base", 0) == []
+  template = tmp_path / "w" / "tokenizer" / "chat_template.jinja"
+  template.write_text(template.read_text() + " ")
+  again = study.Study(experiment.parse(config), tmp_path / "w")
+  with pytest.raises(UserError, match="answers of another run"):
+    again.missing("base", 0)

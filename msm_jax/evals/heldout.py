@@ -52,4 +52,4 @@ def evaluate(
 def _text(item: Mapping[str, Any], tokenizer: Tokenizer) -> str:
   if item["kind"] == "document":
     return item["text"]
-  return chat.whole_text(tokenizer, item["messages"])
+  return chat.whole_text(tokenizer, item["messages"], tools=item.get("tools"))
