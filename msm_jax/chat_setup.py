@@ -15,6 +15,7 @@ from msm_jax import fields as fields_lib
 from msm_jax.chat_template import Choices
 from msm_jax.errors import UserError
 from msm_jax.hf import directory as hf_directory
+from msm_jax.hf import links
 from msm_jax.tokenizer import Tokenizer
 
 
@@ -43,13 +44,23 @@ class ChatSettings(Choices):
     return found
 
 
-def settings(section: Mapping[str, Any]) -> ChatSettings:
+def settings(section: Mapping[str, Any], *, from_run: bool = True) -> ChatSettings:
   """Returns what `config.tokenizer` says about a pretrained model's tokenizer.
 
   A section about training a tokenizer (with `model_type`) says nothing about it: such
   a study that begins from a run takes the tokenizer of that run as it is.
+
+  Raises:
+    UserError: an unknown field or value; a section about training a tokenizer beside a
+      Hugging Face model (`from_run` False), which brings its own.
   """
   if "model_type" in section:
+    if not from_run:
+      raise UserError(
+        f"config.tokenizer.model_type is {section['model_type']!r}, but the model of "
+        "config.model.init_from brings its own tokenizer and none is trained: remove "
+        "model_type, vocab_size and train_on"
+      )
     return ChatSettings()
   return fields_lib.build(ChatSettings, section, "config.tokenizer")
 
@@ -60,14 +71,15 @@ def install(
   """Makes `target` the tokenizer of `source` with its chat template as set.
 
   Raises:
-    UserError: the template does not go with the settings or with the tokenizer.
+    UserError: the template does not go with the settings or with the tokenizer; a file
+      is a link that leads out of `source`.
   """
   tok = tokenizer.load(source)
   templates = _templates(tok, made)
   with hf_directory.written_whole(target) as new:
     for name in tokenizer_files.files(source):
       (new / name).parent.mkdir(exist_ok=True)
-      shutil.copyfile(source / name, new / name)
+      shutil.copyfile(links.inside(source / name, source), new / name)
     if templates != tok.templates:
       _write(new, templates)
     hf_directory.mirror_template(new)

@@ -25,6 +25,7 @@ from msm_jax.errors import UserError
 
 FILE = "chat_template.jinja"
 FOLDER = "additional_chat_templates"
+_CONFIG_FILE = "tokenizer_config.json"
 THINKING = ("keep", "strip", "no_think")
 # The tokens that a built-in template writes; a tokenizer must have each as one id.
 BUILT_IN = {
@@ -168,6 +169,9 @@ def of_directory(directory: pathlib.Path, config: Mapping[str, Any]) -> dict[str
 
   As in transformers: files (`chat_template.jinja`, `additional_chat_templates/`) win
   over the key of tokenizer_config.json, which is one template or a list of named ones.
+
+  Raises:
+    UserError: the key is neither, or a name could not be that of a file.
   """
   found = {}
   if (directory / FILE).is_file():
@@ -179,13 +183,25 @@ def of_directory(directory: pathlib.Path, config: Mapping[str, Any]) -> dict[str
     return found
   if isinstance(key, str):
     return {"default": key}
-  try:
-    return {entry["name"]: entry["template"] for entry in key}
-  except (TypeError, KeyError):
+  if not isinstance(key, list) or not all(isinstance(one, dict) for one in key):
     raise UserError(
-      f"{directory}/tokenizer_config.json: chat_template is neither a text nor a list "
-      "of named templates"
-    ) from None
+      f"{directory / _CONFIG_FILE}: chat_template is {key!r}, neither a text nor a "
+      "list of named templates"
+    )
+  where = f"{directory / _CONFIG_FILE}: chat_template"
+  return dict(_named(entry, f"{where}[{i}]") for i, entry in enumerate(key))
+
+
+def _named(entry: Mapping[str, Any], where: str) -> tuple[str, str]:
+  """Returns name and template of an entry; the name becomes that of a file."""
+  name, text = entry.get("name"), entry.get("template")
+  if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+    raise UserError(
+      f"{where}.name is {name!r}: it must be a name of letters, digits, _ and -"
+    )
+  if not isinstance(text, str):
+    raise UserError(f"{where}.template is {text!r}: it must be a text")
+  return name, text
 
 
 def _has_switch(template: str) -> bool:

@@ -178,9 +178,7 @@ class SentencePieceEncoder:
     self.names = {index: content for content, index in self.added.items()}
     # At one place the longest token wins.
     self.cut_out = sorted(self.added, key=len, reverse=True)
-    self.pattern = re.compile(
-      "|".join(_regex(tokens[c]) for c in self.cut_out) or "(?!)"
-    )
+    self.pattern = _pattern([tokens[content] for content in self.cut_out])
 
   def _index(self, token: AddedToken) -> int | None:
     return self._piece_id(token.content) if token.index is None else token.index
@@ -272,7 +270,7 @@ def _pattern(tokens: Sequence[AddedToken]) -> re.Pattern[str]:
     return re.compile("(?!)")
   longest_first = sorted(tokens, key=lambda token: -len(token.content))
   pattern = "|".join(map(_regex, longest_first))
-  if any(token.lstrip or token.single_word for token in tokens):
+  if any(token.lstrip or not token.content for token in tokens):
     return re.compile(pattern)
   # Hundreds of alternatives are only tried where one of them can begin.
   first = "".join(sorted({re.escape(token.content[0]) for token in tokens}))

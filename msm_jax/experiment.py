@@ -184,7 +184,8 @@ def parse(config: Mapping[str, Any]) -> Experiment:
   arms = {name: tuple(path) for name, path in config["arms"].items()}
   model = origin.parse(config["model"])
   if model.init_from is not None:
-    chat_setup.settings(config["tokenizer"])  # refuses unknown fields and values
+    # Refuses unknown fields and values.
+    chat_setup.settings(config["tokenizer"], from_run=origin.is_run(model.init_from))
   _check_tree(config, stages, arms)
   _check_start(model, stages, arms)
   _check_seeds(config["seeds"])

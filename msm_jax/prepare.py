@@ -34,7 +34,7 @@ def prepare(experiment: Experiment, workdir: pathlib.Path) -> None:
 def _say_system_prompt(tok: tokenizer.Tokenizer) -> None:
   """Makes visible what a template says to the model on its own."""
   prompt = chat.facts(tok).get("system_prompt")
-  if prompt is not None:
+  if prompt is not None and tok.choices.system_prompt is None:
     progress.say(
       f"prepare: conversations without a system message get {prompt!r} from the chat "
       "template; config.tokenizer.system_prompt sets another"

@@ -33,6 +33,7 @@ _FILES = (
   ADDED_FILE,
   "vocab.json",  # for readers that do not know tokenizer.json
   "merges.txt",
+  "tekken.json",
 )
 _NAMED = tuple(
   f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")

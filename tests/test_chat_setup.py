@@ -1,6 +1,7 @@
 """A pretrained tokenizer becomes a study's: its chat template settled and written."""
 
 import json
+import shutil
 
 import chat_templates
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from msm_jax import chat, chat_setup, chat_template, show, tokenizer
+from msm_jax import chat, chat_setup, chat_template, prepare, show, tokenizer
 from msm_jax.chat_setup import ChatSettings
 from msm_jax.errors import UserError
 from msm_jax.hf import directory as hf_directory
@@ -129,6 +130,65 @@ def test_named_templates_all_carry_the_choice(source, tmp_path):
 
 
 @pytest.mark.parametrize(
+  ("named", "said"),
+  [
+    ({"name": "../x", "template": "t"}, r"chat_template\[1\].name is '../x'"),
+    ({"name": "..", "template": "t"}, r"chat_template\[1\].name is '..'"),
+    ({"name": "a/b", "template": "t"}, r"chat_template\[1\].name is 'a/b'"),
+    ({"name": 5, "template": "t"}, r"chat_template\[1\].name is 5"),
+    ({"name": "a\n", "template": "t"}, r"chat_template\[1\].name is 'a\\n'"),
+    ({"template": "t"}, r"chat_template\[1\].name is None"),
+    ({"name": "tool", "template": 5}, r"chat_template\[1\].template is 5"),
+    ("tool", "neither a text nor a list of named templates"),
+  ],
+)
+def test_named_templates_that_could_be_no_file_are_refused(
+  named, said, source, tmp_path
+):
+  usual = {"name": "default", "template": chat_templates.NAMED}
+  with pytest.raises(UserError, match=rf"tokenizer_config\.json: .*{said}"):
+    install(source([usual, named]), tmp_path)
+  assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("name", ["merges.txt", "additional_chat_templates/x.jinja"])
+def test_links_out_of_the_directory_are_not_copied_those_of_a_cache_are(
+  name, source, tmp_path
+):
+  directory = source(chat_templates.NAMED)
+  (tmp_path / "secret").write_text("secret")
+  (directory / name).parent.mkdir(exist_ok=True)
+  (directory / name).symlink_to(tmp_path / "secret")
+  exported = tmp_path / "export"
+  exported.mkdir()
+  with pytest.raises(UserError, match="outside its directory: it will not be opened"):
+    install(directory, tmp_path)
+  with pytest.raises(UserError, match="outside its directory: it will not be opened"):
+    hf_directory.copy_tokenizer(directory, exported)
+  assert not (exported / name).exists()
+  cache = tmp_path / "models--x"
+  (cache / "blobs").mkdir(parents=True)
+  (cache / "blobs" / "1f").write_text("{# tool #}")
+  snapshot = cache / "snapshots" / "2e"
+  shutil.copytree(directory, snapshot, ignore=lambda *_: [name.rpartition("/")[2]])
+  (snapshot / name).symlink_to(cache / "blobs" / "1f")
+  hf_directory.copy_tokenizer(snapshot, exported)
+  assert (exported / name).read_text() == "{# tool #}"
+  assert not (exported / name).is_symlink()
+
+
+@pytest.mark.parametrize(("setting", "said"), [(None, True), ("Be kind.", False)])
+def test_only_a_system_prompt_that_nobody_set_is_announced(
+  setting, said, source, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.delenv("MSM_JAX_QUIET", raising=False)
+  tok = install(source(chat_templates.NAMED), tmp_path, system_prompt=setting)
+  assert chat.facts(tok)["system_prompt"] is not None
+  prepare._say_system_prompt(tok)
+  assert ("without a system message" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize(
   ("template", "settings", "said"),
   [
     (None, {"thinking": "keep"}, "has no chat template: set config.tokenizer.chat_tem"),
@@ -162,6 +222,8 @@ def test_a_template_whose_tokens_are_missing_names_one(source, tmp_path):
 def test_the_config_is_checked_at_the_entrance():
   with pytest.raises(UserError, match="did you mean 'thinking'"):
     chat_setup.settings({"thinkin": "keep"})
+  with pytest.raises(UserError, match="model_type is 'word', but the model of config"):
+    chat_setup.settings({"model_type": "word"}, from_run=False)
   assert chat_setup.settings({"model_type": "word", "chat_template": "x"}) == (
     ChatSettings()
   )

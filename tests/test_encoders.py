@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 
 import chat_templates
@@ -234,6 +235,24 @@ def test_the_default_template_is_found_in_each_of_its_places(tmp_path):
   tok = tokenizer.load(byte_level(tmp_path / "bad", chat_template="x"))
   with pytest.raises(UserError, match="neither a text nor a list"):
     tokenizer.load(byte_level(tmp_path / "bad", chat_template=[1]))
+
+
+def test_added_tokens_are_found_as_by_trying_each_everywhere():
+  rng = np.random.default_rng(5)
+  for _ in range(60):
+    flags = ("lstrip", "rstrip", "single_word")
+    tokens = [
+      AddedToken(
+        "".join(rng.choice(list("ab ^]-[\\<"), rng.integers(1, 4))),
+        **{flag: bool(rng.random() < 0.2) for flag in flags},
+      )
+      for _ in range(rng.integers(0, 6))
+    ]
+    longest_first = sorted(tokens, key=lambda token: -len(token.content))
+    slow = re.compile("|".join(map(encoders._regex, longest_first)) or "(?!)")
+    text = "".join(rng.choice(list("ab ^]-[\\<"), 60))
+    found = encoders._pattern(tokens).finditer(text)
+    assert [m.span() for m in found] == [m.span() for m in slow.finditer(text)]
 
 
 def test_a_sentencepiece_directory_needs_no_json(tmp_path):

@@ -171,6 +171,16 @@ def test_adapters_that_the_start_brings_need_no_settings():
   )
 
 
+def test_settings_of_a_new_tokenizer_do_not_go_with_one_that_is_there():
+  new = {"model_type": "word", "vocab_size": 9, "train_on": ("world",)}
+  stages, arms = {"msm": STAGE}, {"base": (), "msm": ("msm",)}
+  shared = {"stages": stages, "arms": arms, "tokenizer": new}
+  with pytest.raises(UserError, match=r"config.tokenizer.model_type is 'word', but"):
+    experiment.parse(changed(model=PRETRAINED, **shared))
+  run = {"init_from": "w/runs/a/seed{seed}"}
+  assert experiment.parse(changed(model=run, **shared)).tokenizer == new
+
+
 def test_a_config_that_was_read_back_from_json_is_the_same():
   model = PRETRAINED | {"lora": {"rank": 2, "alpha": 2.0, "targets": ("q", "v")}}
   config = changed(model=model)

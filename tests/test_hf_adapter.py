@@ -72,6 +72,14 @@ def test_rank_stabilised_scaling_is_read(tmp_path):
     ({"layer_replication": [[0, 2]]}, "layer_replication"),
     ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
     ({"loftq_config": {"loftq_bits": 4}}, "a quantised base"),
+    ({"rank_pattern": [2]}, "rank_pattern is [2]: it must be an object"),
+    ({"alpha_pattern": "q_proj"}, "alpha_pattern is 'q_proj': it must be an object"),
+    ({"layers_pattern": ["h", "(h"]}, "layers_pattern is ['h', '(h']: it is no patt"),
+    ({"layers_pattern": "(h)"}, "layers_pattern is '(h)': groups have no meaning"),
+    ({"use_rslora": "yes"}, "use_rslora is 'yes': it must be true or false"),
+    ({"lora_dropout": "0.1"}, "lora_dropout is '0.1': it must be a number"),
+    ({"base_model_name_or_path": 5}, "base_model_name_or_path is 5: it must be a name"),
+    ({"some_new_option": 0}, "some_new_option is 0"),
   ],
 )
 def test_what_is_not_plain_lora_is_refused_by_name(tmp_path, changes, named):

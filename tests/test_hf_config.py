@@ -97,6 +97,11 @@ def test_absent_keys_have_the_defaults_of_the_llama_class():
     ({"hidden_act": "mish"}, "hidden_act is 'mish'"),
     ({"sliding_window": 512}, "sliding_window is 512"),
     ({"logits_scaling": 8.0}, "logits_scaling is 8.0"),
+    ({"logits_scaling": 0}, "logits_scaling is 0"),
+    ({"logits_scaling": 0.0}, "logits_scaling is 0.0"),
+    ({"rope_theta": 1}, "rope_theta is 1.0: it must be above 1"),
+    ({"rope_parameters": {"rope_theta": 0.5}}, "rope_parameters.rope_theta is 0.5"),
+    ({"rope_scaling": {"type": "yarn", "factor": 2, "rope_theta": 1}}, "g.rope_theta"),
     ({"rope_scaling": {"rope_type": "yarn", "beta_fast": 0}}, "beta_fast is 0"),
     ({"rope_parameters": {"rope_type": "dynamic"}}, "rope_type is 'dynamic'"),
     ({"rope_parameters": {"full_attention": {}}}, "rope_parameters.full_attention"),
@@ -119,6 +124,7 @@ def test_what_changes_the_computation_and_is_not_supported_is_refused_by_name(
 
 def test_unknown_keys_that_are_off_and_bookkeeping_keys_are_accepted():
   config = hf(sliding_window=None, use_qk_norm=False, unsloth_fixed=True, top_p=0.9)
+  config |= {"some_new_object": {}, "some_new_list": []}
   assert hf_config.from_hf(config) == dataclasses.replace(hf_models.config())
 
 

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from msm_jax import sharding, tokenizer, train_state
 from msm_jax.errors import UserError
-from msm_jax.hf import export, load, partial, tensor_files
+from msm_jax.hf import directory, export, load, partial, tensor_files
 from msm_jax.models import lora, transformer
 
 
@@ -115,7 +115,7 @@ def test_the_directory_is_complete(tmp_path, tok_dir):
     "eos_token_id": [5, 2, 9],
     "temperature": 0.6,
     "bos_token_id": None,
-    "pad_token_id": 2,
+    "pad_token_id": 0,
   }
   config = json.loads((out / "config.json").read_text())
   assert config["torch_dtype"] == config["dtype"] == "bfloat16"
@@ -127,6 +127,63 @@ def test_the_directory_is_complete(tmp_path, tok_dir):
   assert '| steps | {"msm": 10} |' in card
   assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
   assert tokenizer.load(out).chat_template == hf_models.CHATML
+
+
+@pytest.mark.parametrize(
+  ("generation", "config", "pad_token", "eos", "pad"),
+  [
+    ({"eos_token_id": 9, "pad_token_id": 4}, {"pad_token_id": 5}, "<unk>", [2, 9], 4),
+    (
+      {"eos_token_id": [9]},
+      {"eos_token_id": [7], "pad_token_id": 5},
+      None,
+      [2, 9, 7],
+      5,
+    ),
+    (None, {"eos_token_id": 7, "pad_token_id": -1}, "<unk>", [2, 7], 1),
+    ({"pad_token_id": None}, None, "<no token>", 2, 2),
+    (None, None, None, 2, 2),
+  ],
+)
+def test_ids_come_from_the_base_then_from_the_tokenizer(
+  generation, config, pad_token, eos, pad, tmp_path, tok_dir
+):
+  source = shutil.copytree(tok_dir, tmp_path / "tok")
+  path = source / "tokenizer_config.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": pad_token}))
+  for name, value in (("generation_config", generation), ("config", config)):
+    if value is not None:
+      (tmp_path / f"{name}.json").write_text(json.dumps(value))
+  ids = directory.token_ids(tokenizer.load(source), tmp_path, [])
+  assert (ids["eos_token_id"], ids["pad_token_id"]) == (eos, pad)
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "said"),
+  [
+    ("generation_config.json", [2], "is not a JSON object"),
+    ("generation_config.json", {"eos_token_id": "2"}, "field eos_token_id is '2'"),
+    ("generation_config.json", {"eos_token_id": [2, 0.5]}, "eos_token_id is .2, 0.5."),
+    ("generation_config.json", {"pad_token_id": [2]}, "field pad_token_id is .2."),
+    ("config.json", {"eos_token_id": True}, "field eos_token_id is True"),
+  ],
+)
+def test_ids_of_the_base_that_are_no_numbers_are_refused(
+  name, value, said, tmp_path, tok_dir
+):
+  (tmp_path / name).write_text(json.dumps(value))
+  with pytest.raises(UserError, match=f"{name}.*{said}"):
+    directory.token_ids(tokenizer.load(tok_dir), tmp_path, [])
+
+
+def test_a_licence_that_is_a_link_to_another_place_is_not_copied(tmp_path):
+  base, out = tmp_path / "base", tmp_path / "out"
+  for made in (base, out):
+    made.mkdir()
+  (base / "LICENSE").symlink_to(__file__)
+  with pytest.raises(UserError, match="outside its directory: it will not be opened"):
+    directory.copy_notices(base, out)
+  assert not list(out.iterdir())
 
 
 @pytest.mark.parametrize("missing", ["chat_template.jinja", "key"])

@@ -16,7 +16,7 @@ from msm_jax import records
 from msm_jax.errors import UserError
 from msm_jax.hf import families, names, rope
 from msm_jax.hf.families import Family
-from msm_jax.hf.fields import Fields
+from msm_jax.hf.fields import Fields, is_off
 from msm_jax.models.config import ModelConfig
 
 CONFIG_FILE = "config.json"
@@ -230,7 +230,7 @@ def _check_keys(fields: Fields, family: Family) -> None:
       )
   known = _REPRESENTED | _HARMLESS | family.keys | set(fixed)
   for field, value in fields.config.items():
-    if field not in known and value not in (None, False, {}, []):
+    if field not in known and not is_off(value):
       raise fields.error(
         field,
         value,

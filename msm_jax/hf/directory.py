@@ -3,6 +3,7 @@
 The directory itself appears complete or not at all (`partial.py`).
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -11,54 +12,51 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msm_jax import records, tokenizer
+from msm_jax import records, tokenizer, tokenizer_files
+from msm_jax.errors import UserError
 from msm_jax.hf import config as hf_config
+from msm_jax.hf import links, tensor_files
 from msm_jax.hf.partial import written_whole as written_whole
 
 CARD_FILE = "README.md"
-_SAMPLE = 1 << 20  # bytes at either end of a file that a fingerprint looks at
-_TOKENIZER_FILES = (
-  tokenizer.JSON_FILE,
-  tokenizer.MODEL_FILE,
-  tokenizer.CONFIG_FILE,
-  tokenizer.TEMPLATE_FILE,
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "spiece.model",
-  "tekken.json",
-)
-_TEMPLATES = "additional_chat_templates"  # a folder of named ones
+_SAMPLE = 1 << 12  # bytes at either end of a tensor that a fingerprint looks at
 _NOTICES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY).*", re.IGNORECASE)
 _LICENSE = ("license", "license_name", "license_link")  # keys of a card's front matter
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
-  """Returns a digest of config.json and of sizes, heads and tails of the weights.
+  """Returns a digest of config.json and of a sample of every tensor.
 
-  Enough to tell one model from another without reading hundreds of gigabytes.
+  Training or merging an adapter moves most elements of a tensor, so the first and last
+  4 KB of each tell one model from another without reading hundreds of gigabytes.
   """
   directory = pathlib.Path(directory)
   found = [records.sha256_file(directory / hf_config.CONFIG_FILE)]
   for path in sorted(directory.glob("*.safetensors")):
-    size = path.stat().st_size
-    with path.open("rb") as file:
-      head = file.read(_SAMPLE)
-      file.seek(max(size - _SAMPLE, 0))
-      found += [path.name, str(size), records.sha256_bytes(head + file.read(_SAMPLE))]
+    found += [path.name, str(path.stat().st_size), _sampled(path)]
   return records.sha256_json(found)
+
+
+def _sampled(path: pathlib.Path) -> str:
+  """Returns a digest of the header and of both ends of every tensor of a file."""
+  opened = tensor_files.TensorFile(path)
+  digest = hashlib.sha256()
+  with path.open("rb") as file:
+    digest.update(file.read(opened.start))
+    for _, _, begin, end in opened.entries.values():
+      size = min(end - begin, _SAMPLE)
+      for at in (begin, end - size):
+        file.seek(opened.start + at)
+        digest.update(file.read(size))
+  return digest.hexdigest()
 
 
 def copy_tokenizer(source: str | os.PathLike[str], directory: pathlib.Path) -> None:
   """Copies the tokenizer files byte for byte, the chat template in both places."""
   source = pathlib.Path(source)
-  for name in _TOKENIZER_FILES:
-    if (source / name).is_file():
-      shutil.copyfile(source / name, directory / name)
-  for path in sorted((source / _TEMPLATES).glob("*.jinja")):
-    (directory / _TEMPLATES).mkdir(exist_ok=True)
-    shutil.copyfile(path, directory / _TEMPLATES / path.name)
+  for name in tokenizer_files.files(source):
+    (directory / name).parent.mkdir(exist_ok=True)
+    shutil.copyfile(links.inside(source / name, source), directory / name)
   mirror_template(directory)
 
 
@@ -67,7 +65,7 @@ def copy_notices(base: str | os.PathLike[str] | None, directory: pathlib.Path) -
   found = pathlib.Path(base).iterdir() if base is not None else ()
   for path in found:
     if path.is_file() and _NOTICES.fullmatch(path.name):
-      shutil.copyfile(path, directory / path.name)
+      shutil.copyfile(links.inside(path, path.parent), directory / path.name)
 
 
 def with_license(
@@ -112,15 +110,22 @@ def token_ids(
   """Returns bos, eos and pad ids; eos is every id that ends an answer.
 
   Stop ids are those asked for, the tokenizer's end and those of the base model's
-  generation_config.json.
+  generation_config.json and config.json. The pad id is that of the base, in this order,
+  else the tokenizer's, else its end; a negative one is how old files say: none.
+
+  Raises:
+    UserError: a file of the base has ids that are no whole numbers.
   """
-  old = _generation_config(base)
-  found = [*stop_ids, tok.eos_id, *_as_list(old.get("eos_token_id"))]
+  found, pads = [*stop_ids, tok.eos_id], []
+  for name in (hf_config.GENERATION_FILE, hf_config.CONFIG_FILE):
+    old = _config_of(base, name)
+    found += _ids(base, name, old, "eos_token_id")
+    pads += [i for i in _ids(base, name, old, "pad_token_id") if i >= 0]
   stops = [int(i) for i in dict.fromkeys(found)]
   return {
     "bos_token_id": tok.bos_id,
     "eos_token_id": stops[0] if len(stops) == 1 else stops,
-    "pad_token_id": old.get("pad_token_id", tok.eos_id),
+    "pad_token_id": pads[0] if pads else _own_pad_id(tok),
   }
 
 
@@ -157,15 +162,32 @@ def write_card(
 
 
 def _generation_config(base: str | os.PathLike[str] | None) -> dict[str, Any]:
-  path = None if base is None else pathlib.Path(base) / hf_config.GENERATION_FILE
-  if path is None or not path.exists():
-    return {}
-  config = records.read_json(path)
+  config = _config_of(base, hf_config.GENERATION_FILE)
   dropped = ("transformers_version", "_from_model_config")
   return {key: value for key, value in config.items() if key not in dropped}
 
 
-def _as_list(value: int | list[int] | None) -> list[int]:
-  if value is None:
-    return []
-  return list(value) if isinstance(value, list) else [value]
+def _config_of(base: str | os.PathLike[str] | None, name: str) -> dict[str, Any]:
+  return {} if base is None else tokenizer_files.read_json(pathlib.Path(base) / name)
+
+
+def _ids(base, name: str, config: Mapping[str, Any], field: str) -> list[int]:
+  """Returns the ids in a field of a file of the base model; null or absent: none."""
+  value = config.get(field)
+  found = value if isinstance(value, list) else [] if value is None else [value]
+  lists = field == "eos_token_id"
+  whole = all(isinstance(i, int) and not isinstance(i, bool) for i in found)
+  if not whole or (isinstance(value, list) and not lists):
+    wanted = "a whole number or a list of them" if lists else "a whole number"
+    raise UserError(
+      f"{pathlib.Path(base) / name}: field {field} is {value!r}: it must be {wanted}"
+    )
+  return found
+
+
+def _own_pad_id(tok: tokenizer.Tokenizer) -> int:
+  """Returns the tokenizer's pad id if it names one that it knows, else its end."""
+  config = tokenizer_files.read_json(tok.directory / tokenizer.CONFIG_FILE)
+  pad = tokenizer_files.special_tokens(tok.directory, config).get("pad_token")
+  found = None if pad is None else tok.token_id(pad)
+  return tok.eos_id if found is None else found

@@ -6,6 +6,11 @@ from typing import Any
 from msm_jax.errors import UserError
 
 
+def is_off(value: Any) -> bool:
+  """Says whether a value asks for nothing: null, false, or empty. 0 is a setting."""
+  return value is None or value is False or value in ({}, [])
+
+
 class Fields:
   """Reads one JSON object; `source` names it in errors, `prefix` the object in it."""
 

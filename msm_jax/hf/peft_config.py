@@ -16,6 +16,7 @@ from typing import Any
 
 from msm_jax.errors import UserError
 from msm_jax.hf import names
+from msm_jax.hf.fields import is_off
 from msm_jax.models.config import LORA_TARGETS, LoraConfig, ModelConfig
 
 FILE = "adapter_config.json"
@@ -157,8 +158,13 @@ def read(directory: pathlib.Path) -> PeftConfig:
   _check_options(path, fields)
   _check_modules(path, fields)
   rank, alpha = _scaling(path, fields)
+  dropout = fields.get("lora_dropout")
+  if dropout is not None and not _is_number(dropout):
+    raise _error(path, "lora_dropout", dropout, "it must be a number")
   base = fields.get("base_model_name_or_path")
-  return PeftConfig(path, rank, alpha, base, fields.get("lora_dropout") or 0.0, fields)
+  if base is not None and not isinstance(base, str):
+    raise _error(path, "base_model_name_or_path", base, "it must be a name or null")
+  return PeftConfig(path, rank, alpha, base, dropout or 0.0, fields)
 
 
 def to_peft(cfg: LoraConfig, base_model: str) -> dict[str, Any]:
@@ -204,7 +210,7 @@ def modules_of(cfg: ModelConfig) -> dict[str, list[str]]:
 
 def _check_options(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
   for field, value in fields.items():
-    off = value in (None, False, {}, []) or (field == "bias" and value == "none")
+    off = is_off(value) or (field == "bias" and value == "none")
     if field not in _KNOWN and not off:
       meaning = f" ({_MEANINGS[field]})" if field in _MEANINGS else ""
       raise _error(
@@ -233,11 +239,16 @@ def _check_modules(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
     listed = isinstance(value, list) and all(isinstance(one, str) for one in value)
     if value is not None and not isinstance(value, str) and not listed:
       raise _error(path, field, value, "it must be a list of names or one pattern")
-    for pattern in [value] if isinstance(value, str) else []:
+    patterns = [value] if isinstance(value, str) else []
+    if listed and field == "layers_pattern":  # elsewhere a list holds plain names
+      patterns = value
+    for pattern in patterns:
       try:
-        re.compile(pattern)
+        groups = re.compile(pattern).groups
       except re.error as error:
         raise _error(path, field, value, f"it is no pattern ({error})") from None
+      if groups and field == "layers_pattern":  # PEFT takes the first for the number
+        raise _error(path, field, value, "groups have no meaning there: use (?:...)")
 
 
 def _scaling(path: pathlib.Path, fields: Mapping[str, Any]) -> tuple[int, float]:
@@ -245,16 +256,25 @@ def _scaling(path: pathlib.Path, fields: Mapping[str, Any]) -> tuple[int, float]
   rank, alpha = fields.get("r", 8), fields.get("lora_alpha", 8)
   if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
     raise _error(path, "r", rank, "it must be a whole number above 0")
-  is_number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-  if not is_number or not math.isfinite(alpha):
+  if not _is_number(alpha):
     raise _error(path, "lora_alpha", alpha, "it must be a number")
   for field, value in (("rank_pattern", rank), ("alpha_pattern", alpha)):
-    found = fields.get(field) or {}
-    if any(other != value for other in dict(found).values()):
+    found = fields.get(field)
+    if found is not None and not isinstance(found, dict):
+      raise _error(path, field, found, "it must be an object or null")
+    if any(other != value for other in (found or {}).values()):
       raise _error(
         path, field, found, f"one rank and one alpha for all is supported; {_MERGE}"
       )
-  return rank, alpha * math.sqrt(rank) if fields.get("use_rslora") else float(alpha)
+  rank_stabilised = fields.get("use_rslora")
+  if rank_stabilised is not None and not isinstance(rank_stabilised, bool):
+    raise _error(path, "use_rslora", rank_stabilised, "it must be true or false")
+  return rank, alpha * math.sqrt(rank) if rank_stabilised else float(alpha)
+
+
+def _is_number(value: Any) -> bool:
+  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  return is_number and math.isfinite(value)
 
 
 def _matches(pattern: str | list[str], module: str) -> bool:

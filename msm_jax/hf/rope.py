@@ -43,7 +43,7 @@ def read(config: Fields) -> dict[str, Any]:
   """
   name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
   chosen = config.inner(name)
-  theta = chosen.number("rope_theta", config.number("rope_theta", DEFAULT_THETA))
+  theta = _theta(chosen, config, "rope_theta", DEFAULT_THETA)
   scaling = _scaling(chosen, config)
   if name == "rope_scaling":
     _tell_disagreement(config, config.inner("rope_parameters"), name, theta, scaling)
@@ -64,7 +64,7 @@ def read_by_layer_type(config: Fields) -> dict[str, Any]:
     if key not in (FULL, SLIDING) and value is not None:
       raise both.error(key, value, f"only {FULL} and {SLIDING} have a meaning there")
   full, sliding = both.inner(FULL), both.inner(SLIDING)
-  local = sliding.number("rope_theta", config.number(LOCAL_KEY, _LOCAL_THETA))
+  local = _theta(sliding, config, LOCAL_KEY, _LOCAL_THETA)
   if _scaling(sliding, config) is not None:
     raise sliding.error("rope_type", sliding.get("rope_type"), "only default is known")
   old = config.inner("rope_scaling")
@@ -73,7 +73,7 @@ def read_by_layer_type(config: Fields) -> dict[str, Any]:
   # transformers 5 writes the old object over the new one.
   merged = {**full.config, **old.config}
   chosen = Fields(merged, config.source, old.prefix if old.config else full.prefix)
-  theta = chosen.number("rope_theta", config.number("rope_theta", _GLOBAL_THETA))
+  theta = _theta(chosen, config, "rope_theta", _GLOBAL_THETA)
   scaling = _scaling(chosen, config)
   if scaling is not None and not scaling.truncate:
     raise chosen.error("truncate", False, "transformers does not read it there")
@@ -95,6 +95,17 @@ def write(cfg: ModelConfig) -> dict[str, Any]:
     LOCAL_KEY: cfg.local_rope_theta,
     "rope_parameters": {FULL: parameters, SLIDING: local},
   }
+
+
+def _theta(chosen: Fields, config: Fields, key: str, default: float) -> float:
+  """Returns theta: in the chosen object, else `key` on top, else the default."""
+  theta = chosen.number("rope_theta", config.number(key, default))
+  if theta > 1:
+    return theta
+  inside = chosen.get("rope_theta") is not None
+  place, field = (chosen, "rope_theta") if inside else (config, key)
+  # The frequencies are its powers; with 1 they are all the same.
+  raise place.error(field, theta, "it must be above 1")
 
 
 def _type_of(chosen: Fields) -> str:

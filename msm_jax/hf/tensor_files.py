@@ -14,7 +14,7 @@ import weakref
 import numpy as np
 
 from msm_jax.errors import UserError
-from msm_jax.hf import tensor_format
+from msm_jax.hf import links, tensor_format
 
 # What callers need of the neighbours, so that they have one door.
 from msm_jax.hf.tensor_format import dtype_of as dtype_of
@@ -223,21 +223,11 @@ class TensorFiles:
   def _inside(
     self, path: pathlib.Path, index: pathlib.Path | None = None
   ) -> pathlib.Path:
-    """Returns `path` if it lies in the directory, links followed.
-
-    Links into the blobs of a Hugging Face cache are what its snapshots are made of.
-    """
+    """Returns `path` if it is there and lies in the directory, links followed."""
     if not path.exists():
       named = f", but {index} names it" if index else ": its link leads nowhere"
       raise UserError(f"{path} is missing{named}: download it again")
-    home, real = self.directory.resolve(), path.resolve()
-    cached = real.parent.name == "blobs" and real.parent.parent in home.parents
-    if not real.is_relative_to(home) and not cached:
-      raise UserError(
-        f"{path} is a link to {real}, outside its directory: it will not be opened; "
-        "name the directory that holds the file, or copy it"
-      )
-    return path
+    return links.inside(path, self.directory)
 
   def _no_weights(self) -> UserError:
     pickled = sorted(
