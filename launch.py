@@ -9,7 +9,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -46,6 +46,10 @@ flags.DEFINE_integer(
   "max_new_tokens", 64, "sample: at most this many tokens", lower_bound=1
 )
 flags.DEFINE_integer("limit", 5, "show: how many records or rows", lower_bound=1)
+flags.DEFINE_bool("sample", False, "show: draw --limit records of a corpus (--seed)")
+flags.DEFINE_bool("stats", False, "show: figures of a corpus or a shard")
+flags.DEFINE_string("row", None, "show: the record with this id or number, all of it")
+flags.DEFINE_bool("verify", False, "show: compare a corpus with its manifest")
 
 EXIT_USER, EXIT_STOPPED = 2, 75
 _DISK = {
@@ -233,7 +237,10 @@ def show() -> None:
   if len(_POSITIONAL) != 1:
     raise UserError("show needs one PATH: python launch.py show PATH [--limit=N]")
   path = pathlib.Path(_POSITIONAL[0])
-  for line in show_lib.show(path, limit=FLAGS.limit, colour=sys.stdout.isatty()):
+  lines = _closer(path)
+  if lines is None:
+    lines = show_lib.show(path, limit=FLAGS.limit, colour=sys.stdout.isatty())
+  for line in lines:
     print(line)
 
 
@@ -262,6 +269,26 @@ MODES: dict[str, Callable[[], None]] = {
     doctor,
   )
 }
+
+
+def _closer(path: pathlib.Path) -> Iterable[str] | None:
+  """Returns what `show` prints of a corpus if a flag asks for it, else None."""
+  from msm_jax import show_corpus
+
+  asked = {name: FLAGS[name].value for name in ("sample", "stats", "row", "verify")}
+  chosen = [name for name, value in asked.items() if value not in (None, False)]
+  if len(chosen) > 1:
+    raise UserError(f"show: one of --{' and --'.join(chosen)} at a time")
+  if not chosen:
+    return None
+  if chosen == ["row"]:
+    return show_corpus.row(path, FLAGS.row)
+  if chosen == ["sample"]:
+    seed = FLAGS.seed[0] if FLAGS.seed else "0"
+    if not seed.isdigit():
+      raise UserError(f"--seed={seed} is not a whole number")
+    return show_corpus.sample(path, limit=FLAGS.limit, seed=int(seed))
+  return show_corpus.stats(path) if chosen == ["stats"] else show_corpus.verify(path)
 
 
 def _config() -> dict:

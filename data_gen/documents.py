@@ -1,27 +1,24 @@
-"""Document ideas -> documents: the subset is chosen before any document is paid for."""
+"""Document ideas -> documents: the subset is chosen before any document is paid for.
 
-import dataclasses
+A chain holds ideas and numbers; texts stay in the ledger, so that a corpus of any size
+can be made.
+"""
+
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_gen import filters, outline, selection, settings
+from data_gen import corpora, drafting, filters, matching, outline, selection
 from data_gen import spec as specs
-from data_gen.clients import protocol
-from data_gen.teacher import Teacher, failure_of
+from data_gen.matching import Target
+from data_gen.teacher import Teacher
+from data_gen.tree import Idea
 from msm_jax import errors, progress
+
+__all__ = ["Chain", "Target"]
 
 # Documents that were rejected are replaced by further ideas in so many rounds.
 _MAX_ROUNDS = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Target:
-  """The size of the corpus `name`, which another one is cut to."""
-
-  name: str
-  num_documents: int
-  num_words: int
 
 
 class Chain:
@@ -30,29 +27,44 @@ class Chain:
   def __init__(
     self,
     name: str,
-    corpus: settings.DocumentsCorpus,
+    corpus: corpora.DocumentsCorpus,
     spec: specs.Spec,
     teacher: Teacher,
-    target: Target | None = None,
+    judge: Teacher | None = None,
+    like: matching.Like | None = None,
+    gate: filters.Gate | None = None,
   ):
     self._name, self._corpus, self._spec = name, corpus, spec
-    self._teacher, self._target = teacher, target
-    self._duplicates = filters.Duplicates()
-    self._kept: list[outline.Idea] = []
+    self._teacher = teacher
+    self._like = like or matching.Like()
+    self._desk = drafting.Desk(corpus, spec, teacher, judge)
+    self._gate = gate or filters.Gate(corpus.filters)
+    self._kept: list[Idea] = []
     self._words: list[int] = []
-    self.rejects: list[dict[str, Any]] = []
+    self._rejected: list[tuple[Idea, str]] = []
     self.branch_rejects: tuple[dict[str, Any], ...] = ()
     self.num_planned = 0
 
   @property
   def num_asked(self) -> int | None:
     """How many documents the config asks for; None if it does not say."""
-    return None if self._target else self._corpus.max_documents
+    return None if self._like.size else self._limit
 
   @property
   def num_words(self) -> int:
     """Words of the kept documents."""
     return sum(self._words)
+
+  @property
+  def num_rejected(self) -> int:
+    """Documents that were made or begun and are not kept."""
+    return len(self._rejected)
+
+  @property
+  def _limit(self) -> int | None:
+    if self._corpus.max_documents is None and self._like.types:
+      return sum(kind.count for kind in self._like.types)
+    return self._corpus.max_documents
 
   async def run(self) -> None:
     """Asks for the outline and the documents.
@@ -62,16 +74,19 @@ class Chain:
     """
     corpus = self._corpus
     plan = await outline.build(
-      self._spec, self._teacher, num_types=corpus.num_types, num_ideas=corpus.num_ideas
+      self._spec,
+      self._teacher,
+      num_types=corpus.num_types,
+      num_ideas=corpus.num_ideas,
+      by_rules=corpus.by_rules,
+      types=self._like.types,
     )
     self.branch_rejects = plan.rejects
     progress.say(
       f"{self._name}: outline of {self._spec.name} has {len(plan.ideas)} ideas, "
       f"{len(plan.rejects)} branches were lost"
     )
-    order = selection.stratified(
-      plan.ideas, lambda idea: idea.subdomain.section.id, corpus.seed
-    )
+    order = self._ordered(plan.ideas)
     for _ in range(_MAX_ROUNDS):
       wanted = self._wanted(len(order))
       batch = order[self.num_planned : self.num_planned + wanted]
@@ -84,93 +99,101 @@ class Chain:
   def records(self) -> Iterator[dict[str, Any]]:
     """Yields the kept documents with their provenance."""
     for idea in self._kept:
-      request = self._request(idea)
-      yield self._record(idea, request)
+      yield self._record(idea, self._desk.result(idea))
+
+  def rejected(self) -> Iterator[dict[str, Any]]:
+    """Yields the rejected documents with their reasons."""
+    for idea, reason in self._rejected:
+      entry = self._desk.result(idea).entry
+      row = {"stage": "document", "id": entry.id, "reason": reason}
+      yield {**row, **self._where(idea), "text": entry.text}
+
+  def manifest(self) -> dict[str, Any]:
+    """Returns which document types there are, and how often."""
+    kinds = [(idea.doc_type, idea.doc_type_description) for idea in self._kept]
+    return {"document_types": matching.tell_types(kinds)}
+
+  def _ordered(self, ideas: Sequence[Idea]) -> list[Idea]:
+    """Returns the ideas in the order in which they are made."""
+    if self._like.types is not None:
+      shares = {kind.name: kind.count for kind in self._like.types}
+      kinds = [idea.doc_type for idea in ideas]
+      return matching.proportional(ideas, kinds, shares, self._corpus.seed)
+    return selection.stratified(ideas, self._stratum, self._corpus.seed)
+
+  def _stratum(self, idea: Idea) -> str:
+    part = idea.subdomain
+    return part.name if self._corpus.by_rules else part.section.id
 
   def _wanted(self, num_ideas: int) -> int:
     """Returns how many further documents are needed, as far as one can tell."""
-    limit = self._corpus.max_documents
-    if self._target is None:
+    limit, size = self._limit, self._like.size
+    if size is None:
       return (num_ideas if limit is None else limit) - len(self._kept)
-    missing = self._target.num_words - self.num_words
-    like = self._target.num_words / max(self._target.num_documents, 1)
+    missing = size.num_words - self.num_words
+    like = size.num_words / max(size.num_documents, 1)
     mean = self.num_words / len(self._kept) if self._kept else like
     wanted = math.ceil(missing / max(mean, 1.0)) if missing > 0 else 0
+    limit = self._corpus.max_documents
     return wanted if limit is None else min(wanted, limit - self.num_planned)
 
-  async def _make(self, batch: Sequence[outline.Idea]) -> None:
-    requests = map(self._request, batch)
-    await self._teacher.ask_all(requests, f"{self._name}: documents", len(batch))
+  async def _make(self, batch: Sequence[Idea]) -> None:
+    await self._desk.make(batch, self._name)
     # In the order of the plan, whatever order the answers came in.
     for idea in batch:
-      request = self._request(idea)
-      entry = self._teacher.result(request)
-      reason = failure_of(entry)
-      if not reason:
-        first = self._duplicates.first_of(entry.text, entry.id)
-        reason = f"duplicate of {first}" if first else ""
+      made = self._desk.result(idea)
+      entry = made.entry
+      reason = made.reason or self._gate.reason(
+        entry.text, entry.id, entry.finish_reason or ""
+      )
       if reason:
-        self._reject(idea, entry.id, reason, entry.text)
+        self._rejected.append((idea, reason))
       else:
         self._kept.append(idea)
         self._words.append(filters.num_words(entry.text))
 
-  def _request(self, idea: outline.Idea) -> protocol.Request:
-    part = idea.subdomain
-    fields = {
-      "spec_text": self._spec.text,
-      "domain": part.domain,
-      "subdomain": part.name,
-      "assertions": part.assertions,
-      "document_type": idea.doc_type,
-      "document_type_description": idea.doc_type_description,
-      "idea": idea.text,
-    }
-    return self._teacher.request("document", fields)
-
   def _cut(self) -> None:
     """Leaves the documents whose words come nearest to the other corpus."""
-    if self._target is None:
+    size = self._like.size
+    if size is None:
       return
-    missing = self._target.num_words - self.num_words
+    missing = size.num_words - self.num_words
     longest = max(self._words, default=0)
     if missing > longest:
       raise errors.UserError(
         f"config.corpora.{self._name} reached {self.num_words} of the "
-        f"{self._target.num_words} words of {self._target.name} "
+        f"{size.num_words} words of {size.name} "
         f"(config.corpora.{self._name}.match_tokens_of): raise its num_ideas, "
         "num_types or max_documents; the answers so far are kept"
       )
-    count = selection.nearest_prefix(self._words, self._target.num_words)
-    for idea in self._kept[count:]:
-      entry = self._teacher.result(self._request(idea))
-      self._reject(idea, entry.id, f"more words than {self._target.name}", entry.text)
+    count = selection.nearest_prefix(self._words, size.num_words)
+    reason = f"more words than {size.name}"
+    self._rejected += [(idea, reason) for idea in self._kept[count:]]
     del self._kept[count:], self._words[count:]
 
-  def _reject(self, idea: outline.Idea, identity: str, reason: str, text: str) -> None:
-    row = {"stage": "document", "id": identity, "reason": reason}
-    self.rejects.append({**row, **self._where(idea), "text": text})
-
-  def _where(self, idea: outline.Idea) -> dict[str, Any]:
+  def _where(self, idea: Idea) -> dict[str, Any]:
     part = idea.subdomain
+    rule = {"rule": part.rule["id"]} if part.rule else {}
     return {
       "spec": self._spec.name,
       "spec_hash": self._spec.sha256,
-      "spec_section": part.section.id,
-      "domain": part.domain,
-      "subdomain": part.name,
+      **part.where(),
+      **rule,
       "assertion": "; ".join(item["name"] for item in part.assertions),
       "doc_type": idea.doc_type,
       "idea": idea.text,
     }
 
-  def _record(self, idea: outline.Idea, request: protocol.Request) -> dict[str, Any]:
-    entry = self._teacher.result(request)
+  def _record(self, idea: Idea, made: drafting.Made) -> dict[str, Any]:
+    draft = {}
+    if made.draft is not None:
+      draft = {"draft": {"id": made.draft.id, "usage": made.draft.usage}}
     return {
       "kind": "document",
-      "id": entry.id,
-      "text": entry.text.strip(),
+      "id": made.entry.id,
+      "text": made.entry.text.strip(),
       **self._where(idea),
-      **self._teacher.provenance(request, entry),
-      "verdicts": {},
+      **self._teacher.provenance(made.request, made.entry),
+      **draft,
+      "verdicts": made.notes,
     }

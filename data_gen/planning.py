@@ -13,7 +13,15 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from data_gen import conversations, generate, pricing, prompts, settings
+from data_gen import (
+  conversations,
+  generate,
+  passes,
+  planning_passes,
+  pricing,
+  prompts,
+  settings,
+)
 from data_gen import spec as specs
 from data_gen.clients import protocol
 from data_gen.importing import corpus as importing
@@ -26,11 +34,32 @@ _RESPONSE_TOKENS = {
   "document_types": 40,
   "document_ideas": 80,
   "document": 1000,
+  "draft": 1300,
+  "rule_domains": 60,
+  "rules": 100,
+  "rule_types": 40,
+  "rule_ideas": 80,
+  "rule_document": 1300,
+  "critique": 150,
+  "rule_critique": 150,
+  "revise": 1300,
+  "judge_document": 60,
+  "judge_rule_document": 60,
+  "preferences": 40,
   "questions": 50,
+  "preference_questions": 50,
   "answer": 200,
+  "answer_rule": 250,
+  "answer_cot": 500,
+  "answer_rule_cot": 500,
   "judge": 60,
+  "judge_rule": 60,
+  "judge_cot": 60,
+  "judge_rule_cot": 60,
 }
 _SUBDOMAIN_ASSERTIONS = 6
+_PREFERENCES = 12
+_MATCHED_TYPES = 20
 _STAND_IN = "about sixty characters, as much as a name or a short text has"
 
 
@@ -148,18 +177,42 @@ def _estimate(
     return _cost(job, name, 0, ())
   if isinstance(corpus, settings.WorldCorpus):
     return _cost(job, name, corpus.num_documents, ())
+  if isinstance(corpus, settings.StrippedCorpus):
+    return _cost(job, name, costs[corpus.of].num_records, ())
+  if isinstance(corpus, passes.KINDS):
+    sizes = {other: cost.num_records for other, cost in costs.items()}
+    found = planning_passes.estimate(job, name, sizes, loaded)
+    stages = tuple(_priced(getattr(job, call.role), call) for call in found.calls)
+    return _cost(job, name, found.num_records, stages)
   spec = loaded[corpus.spec]
   if isinstance(corpus, settings.DocumentsCorpus):
     matched = costs.get(corpus.match_tokens_of or "")
     calls = _document_calls(corpus, spec, matched and matched.num_records)
   else:
     calls = _conversation_calls(corpus, spec)
+  judges = (corpus.judge_stage,)
   stages = tuple(
-    _stage_cost(job.judge if stage == "judge" else job.teacher, stage, spec, *counts)
+    _stage_cost(job.judge if stage in judges else job.teacher, stage, spec, *counts)
     for stage, counts in calls.items()
   )
-  final = "document" if "document" in calls else "answer"
+  is_documents = isinstance(corpus, settings.DocumentsCorpus)
+  final = corpus.draft_stage if is_documents else corpus.answer_stage
   return _cost(job, name, calls[final][0], stages)
+
+
+def _priced(client: settings.ClientSettings, call: planning_passes.Call) -> StageCost:
+  response = call.requests * min(call.response_tokens, client.max_output_tokens)
+  price = pricing.price_of(client)
+  usage = protocol.Usage(
+    prompt_tokens=call.requests * call.prompt_tokens, response_tokens=response
+  )
+  return StageCost(
+    stage=call.stage,
+    requests=call.requests,
+    prompt_tokens=usage.prompt_tokens,
+    response_tokens=response,
+    dollars=None if price is None else price.dollars(usage),
+  )
 
 
 def _document_calls(
@@ -168,16 +221,21 @@ def _document_calls(
   """Returns stage -> (requests, items per answer)."""
   sections = len(spec.sections)
   topics = math.ceil(sections / 2)
-  ideas = sections * corpus.num_types * corpus.num_ideas
+  num_types = corpus.num_types or _MATCHED_TYPES
+  ideas = sections * num_types * corpus.num_ideas
   limits = [n for n in (ideas, corpus.max_documents, matched) if n is not None]
-  return {
-    "domains": (1, topics),
-    "subdomains": (topics, math.ceil(sections / topics)),
+  number = min(limits)
+  parts = (topics, math.ceil(sections / topics))
+  counts = {
     "assertions": (sections, _SUBDOMAIN_ASSERTIONS),
-    "document_types": (sections, corpus.num_types),
-    "document_ideas": (sections * corpus.num_types, corpus.num_ideas),
-    "document": (min(limits), 1),
+    **dict.fromkeys(("domains", "rule_domains"), (1, topics)),
+    **dict.fromkeys(("subdomains", "rules"), parts),
+    **dict.fromkeys(("document_types", "rule_types"), (sections, num_types)),
+    **dict.fromkeys(
+      ("document_ideas", "rule_ideas"), (sections * num_types, corpus.num_ideas)
+    ),
   }
+  return {stage: counts.get(stage, (number, 1)) for stage in corpus.stages}
 
 
 def _conversation_calls(
@@ -185,14 +243,16 @@ def _conversation_calls(
 ) -> dict[str, tuple[int, int]]:
   """Returns stage -> (requests, items per answer)."""
   topics = math.ceil(len(spec.sections) / 2)
+  if corpus.by_preference:
+    topics = _PREFERENCES
   kinds = min(len(conversations.QUESTION_TYPES), corpus.questions_per_domain)
   per_request = math.ceil(corpus.questions_per_domain / kinds)
   rounds = math.ceil(corpus.num_conversations / (topics * corpus.questions_per_domain))
   return {
-    "domains": (1, topics),
-    "questions": (rounds * topics * kinds, per_request),
-    "answer": (corpus.num_conversations, 1),
-    "judge": (corpus.num_conversations, 1),
+    corpus.topic_stage: (1, topics),
+    corpus.question_stage: (rounds * topics * kinds, per_request),
+    corpus.answer_stage: (corpus.num_conversations, 1),
+    corpus.judge_stage: (corpus.num_conversations, 1),
   }
 
 
@@ -206,7 +266,7 @@ def _stage_cost(
   system, prompt = prompts.render(stage, _stand_ins(stage, spec))
   prompt_tokens = requests * pricing.estimate_tokens(system + prompt)
   response = items * _RESPONSE_TOKENS[stage]
-  if stage == "subdomains":
+  if stage in ("subdomains", "rules"):
     response += pricing.estimate_tokens(spec.text) * items // len(spec.sections)
   response_tokens = requests * min(response, client.max_output_tokens)
   price = pricing.price_of(client)
@@ -233,7 +293,13 @@ def _stand_ins(stage: str, spec: specs.Spec) -> dict[str, Any]:
     "idea": 4 * _STAND_IN,
     "answer": 12 * _STAND_IN,
     "question": 3 * _STAND_IN,
+    "document": 90 * _STAND_IN,
+    "reasoning": 15 * _STAND_IN,
+    "guidance": [_STAND_IN] * 4,
+    "faults": [2 * _STAND_IN] * 3,
+    "rule_text": 4 * _STAND_IN,
   }
-  chosen = {"reasons": True} if stage in ("answer", "judge") else {}
+  in_two = ("answer", "judge", "preference_questions")
+  chosen = {"reasons": True} if stage in in_two else {}
   wanted = prompts.fields_of(stage, chosen.get("reasons"))
   return chosen | {name: special.get(name, _STAND_IN) for name in wanted}

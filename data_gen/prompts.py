@@ -31,29 +31,51 @@ CONVERSATION_STAGES = ("domains", "questions", "answer", "judge")
 _STRING = {"type": "string"}
 
 
-def _objects(*keys: str) -> dict[str, Any]:
-  item = {
+def _object(**properties: Any) -> dict[str, Any]:
+  return {
     "type": "object",
-    "properties": {key: _STRING for key in keys},
-    "required": list(keys),
+    "properties": properties,
+    "required": list(properties),
   }
-  return {"type": "array", "items": item}
 
 
-# What a stage answers with, as JSON schema; stages that answer with text have none:
-# long text inside JSON is escaped badly, and lost whole when it is truncated.
+def _objects(*keys: str) -> dict[str, Any]:
+  return {"type": "array", "items": _object(**dict.fromkeys(keys, _STRING))}
+
+
+_TEXTS = {"type": "array", "items": _STRING}
+_VERDICT = _object(reason=_STRING, verdict={"enum": ["yes", "no"]})
+_THOUGHTS = _object(reasoning=_STRING, answer=_STRING)
+
+# What a stage answers with, as JSON schema; stages that answer with long text have
+# none: inside JSON it is escaped badly, and lost whole when it is truncated.
 SCHEMAS: Mapping[str, dict[str, Any]] = {
   "domains": _objects("name", "description"),
   "subdomains": _objects("name", "context", "spec_section"),
   "assertions": _objects("name", "assertion", "explanation", "label"),
   "document_types": _objects("name", "description"),
   "document_ideas": _objects("name", "idea"),
-  "questions": {"type": "array", "items": _STRING},
-  "judge": {
-    "type": "object",
-    "properties": {"reason": _STRING, "verdict": {"enum": ["yes", "no"]}},
-    "required": ["reason", "verdict"],
-  },
+  "rule_domains": _objects("name", "description"),
+  "rules": _objects("id", "name", "text"),
+  "rule_types": _objects("name", "description"),
+  "rule_ideas": _objects("name", "idea"),
+  "critique": _object(faults=_TEXTS),
+  "rule_critique": _object(faults=_TEXTS),
+  "judge_document": _VERDICT,
+  "judge_rule_document": _VERDICT,
+  "preferences": _objects("name", "description"),
+  "questions": _TEXTS,
+  "preference_questions": _TEXTS,
+  "answer_cot": _THOUGHTS,
+  "answer_rule_cot": _THOUGHTS,
+  "judge": _VERDICT,
+  "judge_rule": _VERDICT,
+  "judge_cot": _VERDICT,
+  "judge_rule_cot": _VERDICT,
+  "key_facts": _objects("asks", "first", "second"),
+  "universe_types": _objects("name", "description"),
+  "universe_ideas": _objects("name", "idea"),
+  "judge_universe": _VERDICT,
 }
 
 
@@ -89,13 +111,15 @@ def fields_of(stage: str, reasons: bool | None = None) -> set[str]:
 
 
 def sha256(stages: tuple[str, ...]) -> str:
-  """Returns the hash of all templates that `stages` use."""
+  """Returns the hash of all templates that `stages` use, and of what goes with them."""
   paths = [
     path
     for stage in stages
     for path in sorted(_DIRECTORY.glob("*.txt"))
     if path.stem in (stage, *(_template_name(stage, r) for r in (True, False)))
   ]
+  if any("{guidance}" in path.read_text("utf-8") for path in paths):
+    paths.append(_DIRECTORY / "people.json")
   return records.sha256_json({path.name: path.read_text("utf-8") for path in paths})
 
 

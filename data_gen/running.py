@@ -6,27 +6,22 @@ paid is lost; the second one ends the run at once.
 
 import asyncio
 import contextlib
+import dataclasses
+import pathlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from data_gen import (
-  clients,
-  conversations,
-  documents,
-  ledger,
-  pricing,
-  scheduler,
-  settings,
-)
-from data_gen import spec as specs
+from data_gen import chains, clients, ledger, pricing, scheduler, settings
+from data_gen.chains import Chain
+from data_gen.clients import protocol
+from data_gen.clients import settings as client_settings
+from data_gen.pace import Pace
 from data_gen.teacher import Teacher
 from msm_jax import errors, progress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _INTERRUPTED = "interrupted: run again to go on; the answers so far are kept"
-
-Chain = documents.Chain | conversations.Chain
 
 
 def run(
@@ -34,11 +29,19 @@ def run(
   name: str,
   book: ledger.Ledger,
   budget: scheduler.Budget,
-  target: documents.Target | None,
+  root: pathlib.Path,
 ) -> Chain:
-  """Runs the chain of corpus `name` to its end and returns it."""
+  """Runs the chain of corpus `name` to its end and returns it.
+
+  Args:
+    job: what to make, and who answers.
+    name: of the corpus.
+    book: the ledger of the corpus.
+    budget: what may be spent.
+    root: where the finished corpora lie.
+  """
   try:
-    return asyncio.run(_run(job, name, book, budget, target))
+    return asyncio.run(_run(job, name, book, budget, root))
   except asyncio.CancelledError:
     raise errors.Stopped(_INTERRUPTED) from None
 
@@ -48,41 +51,57 @@ async def _run(
   name: str,
   book: ledger.Ledger,
   budget: scheduler.Budget,
-  target: documents.Target | None,
+  root: pathlib.Path,
 ) -> Chain:
   corpus = job.corpora[name]
-  spec = specs.load_all(job)[corpus.spec]
+  paces: dict[str, Pace] = {}
+  senders: list[scheduler.Scheduler] = []
+  answering: dict[str, Teacher] = {}
   async with contextlib.AsyncExitStack() as stack:
-
-    async def start(
-      client: settings.ClientSettings, where: str
-    ) -> tuple[scheduler.Scheduler, Teacher]:
-      made = clients.make(client, where)
+    for role in corpus.roles:
+      client = getattr(job, role)
+      made = clients.make(client, f"config.{role}", corpus.stages)
       stack.push_async_callback(made.close)
-      sender = scheduler.Scheduler(
-        made, book, budget, _limits(client), pricing.price_of(client)
-      )
-      return sender, Teacher(sender, client)
-
-    sender, teacher = await start(job.teacher, "config.teacher")
-    senders = [sender]
-    chain: Chain
-    if isinstance(corpus, settings.DocumentsCorpus):
-      chain = documents.Chain(name, corpus, spec, teacher, target)
-    else:
-      sender, judge = await start(job.judge, "config.judge")
+      sender = _scheduler(made, client, book, budget, paces)
       senders.append(sender)
-      chain = conversations.Chain(name, corpus, spec, teacher, judge)
+      answering[role] = Teacher(sender, client)
+    chain = chains.make(job, name, answering, root)
     with _interruptible(senders):
       await chain.run()
   return chain
 
 
+def _scheduler(
+  made: protocol.Client,
+  client: settings.ClientSettings,
+  book: ledger.Ledger,
+  budget: scheduler.Budget,
+  paces: dict[str, Pace],
+) -> scheduler.Scheduler:
+  """Returns a sender; those that ask the same model share a pace."""
+  limits = _limits(client)
+  model = f"{client.client} {client.model}"
+  pace = paces.setdefault(f"{model} {client.base_url}", Pace(limits, model))
+  # What is sent beside the batch jobs costs what it costs without them.
+  single = dataclasses.replace(client, tier=client_settings.STANDARD)
+  return scheduler.Scheduler(
+    made,
+    book,
+    budget,
+    limits,
+    pricing.price_of(client),
+    single_price=pricing.price_of(single),
+    pace=pace,
+  )
+
+
 def _limits(client: settings.ClientSettings) -> scheduler.Limits:
+  start = client.start_concurrency
   return scheduler.Limits(
     max_concurrency=client.max_concurrency,
     timeout_s=client.timeout_s,
     max_attempts=client.max_attempts,
+    **({} if start is None else {"start_concurrency": start}),
   )
 
 

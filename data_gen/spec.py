@@ -4,9 +4,12 @@ import dataclasses
 import os
 import pathlib
 import re
+from typing import TYPE_CHECKING
 
-from data_gen import settings
 from msm_jax import errors, records
+
+if TYPE_CHECKING:
+  from data_gen import settings
 
 PathLike = str | os.PathLike[str]
 
@@ -14,6 +17,7 @@ PathLike = str | os.PathLike[str]
 # is text. `{{name}}` writes the placeholder itself.
 _PLACEHOLDER = re.compile(r"\{(\{[A-Za-z_]\w*\})\}|\{([A-Za-z_]\w*)\}", re.ASCII)
 _PREAMBLE = "preamble"
+_LONGEST_MEAN_WORD = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,12 +31,23 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
-  """A spec with the names filled in; `sha256` is that of `text`."""
+  """A spec with the names filled in.
+
+  Attributes:
+    name: what it is called in the config.
+    text, sha256: the whole of it, and its hash.
+    sections: those that have a text.
+    empty: titles of headings without a text below them.
+    model_name, provider_name: whose spec it is.
+  """
 
   name: str
   text: str
   sections: tuple[Section, ...]
   sha256: str
+  empty: tuple[str, ...] = ()
+  model_name: str = ""
+  provider_name: str = ""
 
   def section_of(self, quote: str) -> Section | None:
     """Returns the section that `quote` comes from, or None.
@@ -48,9 +63,9 @@ class Spec:
       body = _flatten(section.text)
       if flat in body or body in flat or flat in _flatten(section.title):
         return section
-    words = set(flat.split())
+    words = _units(flat)
     overlaps = [
-      len(words & set(_flatten(section.text).split())) / len(words)
+      len(words & _units(_flatten(section.text))) / len(words)
       for section in self.sections
     ]
     best = max(range(len(overlaps)), key=overlaps.__getitem__)
@@ -77,15 +92,23 @@ def load(
   text = _fill(
     _read(path), {"model_name": model_name, "provider_name": provider_name}, path
   )
-  sections = _split(text, name)
+  sections, empty = _split(text, name)
   if not sections:
     raise errors.UserError(
       f"{path} has headings but no text below them: write what the spec says"
     )
-  return Spec(name=name, text=text, sections=sections, sha256=records.sha256_text(text))
+  return Spec(
+    name=name,
+    text=text,
+    sections=sections,
+    sha256=records.sha256_text(text),
+    empty=empty,
+    model_name=model_name,
+    provider_name=provider_name,
+  )
 
 
-def load_all(job: settings.Job) -> dict[str, Spec]:
+def load_all(job: "settings.Job") -> dict[str, Spec]:
   """Returns the specs that the corpora of a job use, by name."""
   used = {corpus.spec for corpus in job.corpora.values() if hasattr(corpus, "spec")}
   return {
@@ -132,8 +155,8 @@ def _fill(text: str, names: dict[str, str], path: pathlib.Path) -> str:
   return _PLACEHOLDER.sub(value, text)
 
 
-def _split(text: str, name: str) -> tuple[Section, ...]:
-  """Returns the sections that have a body; ids are unique."""
+def _split(text: str, name: str) -> tuple[tuple[Section, ...], tuple[str, ...]]:
+  """Returns the sections that have a body, and the titles of those that have none."""
   marker = "## " if re.search(r"^## ", text, re.M) else "# "
   blocks: list[tuple[str, list[str]]] = [(_PREAMBLE, [])]
   for line in text.splitlines():
@@ -142,14 +165,16 @@ def _split(text: str, name: str) -> tuple[Section, ...]:
     elif not line.startswith("# "):
       blocks[-1][1].append(line)
   sections: list[Section] = []
+  empty: list[str] = []
   taken: set[str] = set()
   for title, lines in blocks:
     body = "\n".join(lines).strip()
     if not body:
+      empty += [title] if title != _PREAMBLE else []
       continue
     title = name if title == _PREAMBLE and len(blocks) == 1 else title
     sections.append(Section(id=_unique(slug(title), taken), title=title, text=body))
-  return tuple(sections)
+  return tuple(sections), tuple(empty)
 
 
 def slug(title: str) -> str:
@@ -164,6 +189,17 @@ def _unique(wanted: str, taken: set[str]) -> str:
     candidate = f"{wanted}-{count}"
   taken.add(candidate)
   return candidate
+
+
+def _units(flat: str) -> set[str]:
+  """Returns what two texts are compared by: words, or pairs of characters.
+
+  A script without spaces between words has no words to be split at.
+  """
+  words = flat.split()
+  if len(flat) < _LONGEST_MEAN_WORD * len(words):
+    return set(words)
+  return {flat[i : i + 2] for i in range(max(len(flat) - 1, 1))}
 
 
 def _flatten(text: str) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 from data_gen import ledger, prompts, scheduler, settings
 from data_gen.clients import protocol
+from data_gen.entries import failure_of
 from msm_jax import progress
 
 # An answer that cannot be parsed is asked for again, as another sample of the prompt.
 _PARSE_ATTEMPTS = 3
+_MAX_SYSTEMS = 64
 _OPENING = re.compile(r"[\[{]")
 
 
@@ -26,12 +28,17 @@ class Teacher:
       thinking=client.thinking,
       seed=client.seed,
     )
+    self._systems: dict[str, str] = {}
 
   def request(
     self, stage: str, fields: Mapping[str, Any], sample_index: int = 0
   ) -> protocol.Request:
     """Returns the request of one stage."""
     system, prompt = prompts.render(stage, fields)
+    # Thousands of requests begin with the same long text: it is held once.
+    if len(self._systems) >= _MAX_SYSTEMS:
+      self._systems.clear()
+    system = self._systems.setdefault(system, system)
     return protocol.Request(
       stage=stage,
       system=system,
@@ -47,14 +54,25 @@ class Teacher:
     return self._scheduler.identity(request)
 
   async def ask_all(
-    self, requests: Iterable[protocol.Request], label: str = "", total: int = 0
+    self,
+    requests: Iterable[protocol.Request],
+    label: str = "",
+    total: int = 0,
+    kept: Callable[[], int] | None = None,
   ) -> None:
-    """Gets a result for every request; with a label, shows how far it is."""
+    """Gets a result for every request; with a label, shows how far it is.
+
+    Args:
+      requests: read as they are sent, so that they need not all be held.
+      label, total: what the progress bar says; no label, no bar.
+      kept: returns how many records are kept so far, for the bar; None: whole answers
+        are counted.
+    """
     if not label:
       await self._scheduler.ask_all(requests)
       return
     with progress.Progress(label, total, "requests") as bar:
-      await self._scheduler.ask_all(requests, bar)
+      await self._scheduler.ask_all(requests, bar, kept)
 
   def result(self, request: protocol.Request) -> ledger.Entry:
     """Returns the result of a request that was asked."""
@@ -82,14 +100,12 @@ class Teacher:
     """
     found: list[tuple[Any, str]] = [(None, "")] * len(fields)
     for attempt in range(_PARSE_ATTEMPTS):
-      open_ = {
-        i: self.request(stage, fields[i], first_sample + attempt)
-        for i, (value, _) in enumerate(found)
-        if value is None
-      }
-      await self.ask_all(open_.values())
-      for i, request in open_.items():
-        entry = self.result(request)
+      open_ = [i for i, (value, _) in enumerate(found) if value is None]
+      sample = first_sample + attempt
+      # Made twice rather than held: there may be many, and long ones.
+      await self.ask_all(self.request(stage, fields[i], sample) for i in open_)
+      for i in open_:
+        entry = self.result(self.request(stage, fields[i], sample))
         value = parse(entry.text) if entry.status == ledger.OK else None
         found[i] = (value, "" if value is not None else failure_of(entry) or "unparsed")
     return found
@@ -114,21 +130,6 @@ class Teacher:
       "finish_reason": entry.finish_reason,
       "prompt_hash": request.prompt_hash,
     }
-
-
-def failure_of(entry: ledger.Entry) -> str:
-  """Returns why a result is not a whole answer, or "" if it is one."""
-  if entry.status == ledger.BLOCKED:
-    return f"blocked: {entry.finish_reason}"
-  if entry.status == ledger.FATAL_REQUEST:
-    return f"refused: {entry.error}"
-  if entry.status != ledger.OK:
-    return f"gave up after {entry.attempt} attempts: {entry.error}"
-  if entry.finish_reason == protocol.MAX_TOKENS:
-    return "truncated: MAX_TOKENS"
-  if not entry.text.strip():
-    return "empty"
-  return ""
 
 
 def parse_json(text: str) -> Any:

@@ -26,6 +26,7 @@ VERSIONS = "versions.json"
 # begins is compared by content (a fingerprint in every run), so that a model may move.
 _FREE = (
   "allow_missing_controls",
+  "audit",
   "budget",
   "mesh",
   "model.adapter_from",
@@ -40,10 +41,15 @@ _FREE = (
 _FREE_OF_CLIENT = (
   "api_key_env",
   "api_version",
+  "cache",
+  "location",
   "base_url",
   "max_attempts",
   "max_concurrency",
   "prices",
+  "project",
+  "start_concurrency",
+  "tier",
   "timeout_s",
 )
 _FREE_OF_STAGE = ("checkpoint_every_s", "checkpoint_every_steps", "log_every_steps")

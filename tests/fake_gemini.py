@@ -1,83 +1,42 @@
 """A Gemini server on this machine: real HTTP, scripted faults, answers that fit.
 
 It answers the prompts of the generation chains well enough for a corpus to come out,
-and keeps account of every answer that it sent, as the bill would.
+keeps caches, takes batch jobs and files, and keeps account of every answer that it
+sent, as the bill would.
 """
 
-import collections
-import hashlib
-import http.server
 import json
-import re
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
-# prompt, attempt at this prompt -> fault ("" for none).
-Faults = Callable[[str, int], str]
+from fake_answers import answer, stage_of
+from fake_http import FakeServer, Faults, Handler
+
+__all__ = ["MODEL", "FakeGemini", "Faults", "answer", "stage_of"]
+
 MODEL = "gemini-2.5-flash"
+# The daily quota as the service reports it.
+_PER_DAY = {
+  "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+  "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}],
+}
+_SAID = {
+  "thinking": (400, "Budget 0 is invalid. This model only works in thinking mode."),
+  "too_long": (
+    400,
+    "The input token count (1200000) exceeds the maximum number of tokens allowed",
+  ),
+  "unknown_field": (400, 'Invalid JSON payload. Unknown name "serviceTier"'),
+  "billing": (400, "FAILED_PRECONDITION Please enable billing"),
+  "bad_key": (400, "API key not valid."),
+}
 
 
-class FakeGemini:
-  """Serves `generateContent` on `url`; a context manager.
-
-  Attributes:
-    faults: decides what goes wrong.
-    attempts: requests per prompt.
-    answered: whole answers per prompt that were sent: what is paid for.
-    bodies: the requests as they came, for tests that look at them.
-    delay_s: how long an answer takes.
-  """
-
-  def __init__(self, faults: Faults = lambda prompt, attempt: "", delay_s: float = 0.0):
-    self.faults, self.delay_s = faults, delay_s
-    self.attempts: collections.Counter[str] = collections.Counter()
-    self.answered: collections.Counter[str] = collections.Counter()
-    self.bodies: list[dict[str, Any]] = []
-    self.in_flight = self.most_in_flight = 0
-    self.lock = threading.Lock()
-    self.closing = threading.Event()
-    self._server = _Server(("127.0.0.1", 0), _Handler)
-    self._server.fake = self
-    self.url = f"http://127.0.0.1:{self._server.server_port}"
-    self._thread = threading.Thread(
-      target=self._server.serve_forever, args=(0.02,), daemon=True
-    )
-
-  def __enter__(self) -> "FakeGemini":
-    self._thread.start()
-    return self
-
-  def __exit__(self, kind, error, trace) -> None:
-    self.closing.set()
-    self._server.shutdown()
-    self._server.server_close()
-    self._thread.join()
-
-
-class _Server(http.server.ThreadingHTTPServer):
-  daemon_threads = True
-  request_queue_size = 256
-  fake: FakeGemini
-
-  def handle_error(self, request, client_address) -> None:
-    """Clients that were killed are part of the tests."""
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-  protocol_version = "HTTP/1.1"
-  server: _Server
-
-  def log_message(self, *args) -> None:
-    """Nothing is logged."""
-
-  def do_POST(self) -> None:
-    fake = self.server.fake
-    body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-    prompt = body["contents"][0]["parts"][0]["text"]
-    system = body.get("systemInstruction", {"parts": [{"text": ""}]})
-    system = system["parts"][0]["text"]
+class _Handler(Handler):
+  def generate(self, path: str) -> None:
+    fake = self.fake
+    body = json.loads(self.body)
+    system, prompt = _asked(fake, body)
     with fake.lock:
       fake.bodies.append(body)
       fake.attempts[system + prompt] += 1
@@ -86,51 +45,204 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       fake.most_in_flight = max(fake.most_in_flight, fake.in_flight)
     try:
       time.sleep(fake.delay_s)
-      self._answer(system, prompt, fake.faults(prompt, attempt))
+      self._answer(system, prompt, fake.faults(prompt, attempt), body)
     finally:
       with fake.lock:
         fake.in_flight -= 1
 
-  def _answer(self, system: str, prompt: str, fault: str) -> None:
-    if fault == "hang":
-      self.server.fake.closing.wait(30)
-      self.close_connection = True
-    elif fault == "drop":
-      self.close_connection = True
-    elif fault == "half":
-      self._send(200, b'{"candidates": [{"content"', length=4096)
-      self.close_connection = True
-    elif fault == "not_json":
-      self._send(200, b"<html>something went wrong</html>")
+  def _answer(self, system: str, prompt: str, fault: str, body: dict) -> None:
+    if self.transport_fault(fault):
+      return
+    if cached := body.get("cachedContent"):
+      if "systemInstruction" in body:
+        self._fail(400, "cachedContent excludes systemInstruction")
+        return
+      if cached not in self.fake.caches:
+        self._fail(403, "CachedContent not found (or permission denied)")
+        return
+    if fault in _SAID:
+      self._fail(*_SAID[fault])
+    elif fault == "daily":
+      self._fail(429, "You exceeded your current quota", [_PER_DAY])
     elif fault.isdigit():
-      self._fail(int(fault))
+      self._fail(int(fault), "scripted")
     else:
-      text = answer(system, prompt)
-      self._send(200, json.dumps(_body(text, fault)).encode())
-      with self.server.fake.lock:
-        self.server.fake.answered[system + prompt] += 1
+      self.send(200, _body(answer(system, prompt), fault, bool(cached)))
+      with self.fake.lock:
+        self.fake.answered[system + prompt] += 1
 
-  def _fail(self, code: int) -> None:
-    details = [{"@type": "RetryInfo", "retryDelay": "0.3s"}] if code == 429 else []
+  def _fail(self, code: int, message: str, details: list | None = None) -> None:
+    retry = [{"@type": "RetryInfo", "retryDelay": "0.3s"}] if code == 429 else []
+    details = (details or []) + retry
     if code == 400:
-      details = [{"@type": "ErrorInfo", "reason": "INVALID_ARGUMENT"}]
-    error = {"code": code, "message": "scripted", "status": "X", "details": details}
+      reason = "API_KEY_INVALID" if "API key" in message else "INVALID_ARGUMENT"
+      details = [{"@type": "ErrorInfo", "reason": reason}]
+    error = {"code": code, "message": message, "status": "X", "details": details}
     headers = {"Retry-After": "0.2"} if code == 429 else {}
-    self._send(code, json.dumps({"error": error}).encode(), headers)
+    self.send(code, {"error": error}, headers)
 
-  def _send(self, code, data, headers=None, length=None) -> None:
-    self.send_response(code)
-    self.send_header("Content-Type", "application/json")
-    self.send_header("Content-Length", str(length or len(data)))
-    for name, value in (headers or {}).items():
-      self.send_header(name, value)
-    self.end_headers()
-    self.wfile.write(data)
+  def create_cache(self) -> None:
+    body = json.loads(self.body)
+    text = body["systemInstruction"]["parts"][0]["text"]
+    tokens = len(text) // 4
+    if tokens < 1024:
+      self._fail(
+        400, f"Cached content is too small. total_token_count={tokens}, min=1024"
+      )
+      return
+    with self.fake.lock:
+      name = f"cachedContents/c{len(self.fake.caches) + len(self.fake.deleted)}"
+      self.fake.caches[name] = text
+    self.send(200, {"name": name, "usageMetadata": {"totalTokenCount": tokens}})
+
+  def touch_cache(self, name: str) -> None:
+    if name not in self.fake.caches:
+      self._fail(403, "CachedContent not found")
+    elif self.command == "DELETE":
+      self.fake.deleted.append(name)
+      del self.fake.caches[name]
+      self.send(200, {})
+    else:
+      self.send(200, {"name": name})
+
+  def create_batch(self) -> None:
+    body = json.loads(self.body)["batch"]
+    source = body["inputConfig"]
+    fake = self.fake
+    if "fileName" in source:
+      lines = fake.files[source["fileName"]].splitlines()
+      rows = [json.loads(line) for line in lines]
+    else:
+      rows = source["requests"]["requests"]
+    with fake.lock:
+      name = f"batches/b{len(fake.batches)}"
+      fake.batches[name] = {
+        "name": body["displayName"],
+        "state": "BATCH_STATE_RUNNING",
+        "rows": rows,
+        "in_file": "fileName" in source,
+      }
+    self.send(200, self._job(name))
+
+  def get_batch(self, name: str) -> None:
+    if name not in self.fake.batches:
+      self._fail(404, f"{name} is not found")
+      return
+    self.send(200, self._job(name))
+
+  def list_batches(self) -> None:
+    names = reversed(self.fake.batches)
+    self.send(200, {"operations": [self._job(name) for name in names]})
+
+  def cancel_batch(self, name: str) -> None:
+    self.fake.batches[name]["state"] = "BATCH_STATE_CANCELLED"
+    self.send(200, {})
+
+  def _job(self, name: str) -> dict[str, Any]:
+    batch = self.fake.batches[name]
+    metadata = {
+      "displayName": batch["name"],
+      "model": f"models/{MODEL}",
+      "state": batch["state"],
+    }
+    if batch["state"] == "BATCH_STATE_SUCCEEDED":
+      rows = [self._row(row) for row in batch["rows"]]
+      if batch["in_file"]:
+        # A line separator of Unicode's is not the end of a line.
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self.fake.files[f"files/out-{name[8:]}"] = lines
+        metadata["output"] = {"responsesFile": f"files/out-{name[8:]}"}
+      else:
+        metadata["output"] = {"inlinedResponses": {"inlinedResponses": rows}}
+    return {"name": name, "metadata": metadata}
+
+  def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    system, prompt = _asked(self.fake, row["request"])
+    where = {"key": row["key"]} if "key" in row else {"metadata": row["metadata"]}
+    fault = self.fake.faults(prompt, 1)
+    if fault.isdigit():
+      return where | {"error": {"code": int(fault), "message": "scripted"}}
+    self.fake.answered[system + prompt] += 1
+    return where | {"response": _body(answer(system, prompt) + "\u2028", fault)}
+
+  def start_upload(self) -> None:
+    with self.fake.lock:
+      name = f"files/f{len(self.fake.files)}"
+      self.fake.files[name] = ""
+    self.send(200, {}, {"X-Goog-Upload-URL": f"{self.fake.url}/put/{name}"})
+
+  def upload(self, name: str) -> None:
+    self.fake.files[name] += self.body.decode()
+    self.send(200, {"file": {"name": name}}, {"X-Goog-Upload-Status": "final"})
+
+  def download(self, name: str) -> None:
+    self.send(200, self.fake.files[name].encode(), kind="application/jsonl")
+
+  def token(self) -> None:
+    """Answers the sign-in of a service account."""
+    self.send(200, {"access_token": "fake", "expires_in": 3600, "token_type": "Bearer"})
+
+  routes = (
+    (r"POST (/.*):generateContent", generate),
+    (r"POST /v1\w*/cachedContents", create_cache),
+    (r"(?:PATCH|DELETE) /v1\w*/(cachedContents/\w+)", touch_cache),
+    (r"POST /v1\w*/models/[\w.-]+:batchGenerateContent", create_batch),
+    (r"GET /v1\w*/batches", list_batches),
+    (r"GET /v1\w*/(batches/\w+)", get_batch),
+    (r"POST /v1\w*/(batches/\w+):cancel", cancel_batch),
+    (r"POST /upload/v1\w*/files", start_upload),
+    (r"POST /put/(files/\w+)", upload),
+    (r"GET /v1\w*/(files/[\w-]+):download", download),
+    (r"POST /token", token),
+  )
 
 
-def _body(text: str, fault: str) -> dict[str, Any]:
+class FakeGemini(FakeServer):
+  """Serves the Gemini API.
+
+  Attributes:
+    caches: name -> system text of the caches that live.
+    deleted: names of those that were deleted.
+    batches: name -> job; `finish_batches` lets them be done.
+    files: name -> content.
+  """
+
+  handler = _Handler
+
+  def __init__(self, *args, **fields):
+    super().__init__(*args, **fields)
+    self.caches: dict[str, str] = {}
+    self.deleted: list[str] = []
+    self.batches: dict[str, dict[str, Any]] = {}
+    self.files: dict[str, str] = {}
+
+  def finish_batches(self, state: str = "SUCCEEDED") -> None:
+    """Lets the jobs that are running end."""
+    for batch in self.batches.values():
+      if batch["state"] == "BATCH_STATE_RUNNING":
+        batch["state"] = f"BATCH_STATE_{state}"
+
+
+def _asked(fake: FakeGemini, body: dict[str, Any]) -> tuple[str, str]:
+  """Returns (system, prompt) of a request."""
+  prompt = body["contents"][0]["parts"][0]["text"]
+  if "cachedContent" in body:
+    return fake.caches.get(body["cachedContent"], ""), prompt
+  system = body.get("systemInstruction", {"parts": [{"text": ""}]})
+  return system["parts"][0]["text"], prompt
+
+
+def _body(text: str, fault: str, is_cached: bool = False) -> dict[str, Any]:
   usage = {"promptTokenCount": 100, "candidatesTokenCount": 50, "totalTokenCount": 150}
-  body: dict[str, Any] = {"usageMetadata": usage, "modelVersion": f"{MODEL}-001"}
+  if is_cached:
+    usage["cachedContentTokenCount"] = 60
+  if fault == "thoughts":
+    usage["thoughtsTokenCount"] = 7
+  body: dict[str, Any] = {
+    "usageMetadata": usage,
+    "modelVersion": f"{MODEL}-001",
+    "aFieldOfTomorrow": {"x": 1},
+  }
   if fault == "prompt_block":
     return {**body, "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
   if fault in ("SAFETY", "RECITATION"):
@@ -138,57 +250,6 @@ def _body(text: str, fault: str) -> dict[str, Any]:
   text = text[:20] if fault == "MAX_TOKENS" else "" if fault == "empty" else text
   content = {"role": "model", "parts": [{"text": text}]}
   reason = "MAX_TOKENS" if fault == "MAX_TOKENS" else "STOP"
+  if fault == "NEW_REASON":
+    reason = "STARS_NOT_ALIGNED"
   return {**body, "candidates": [{"content": content, "finishReason": reason}]}
-
-
-def stage_of(prompt: str) -> str:
-  """Returns the stage that a prompt belongs to."""
-  starts = {
-    "Divide the specification": "domains",
-    "Divide the domain": "subdomains",
-    "<section>": "assertions",
-    "<message>": "judge",
-  }
-  for start, stage in starts.items():
-    if prompt.startswith(start):
-      return stage
-  marks = {
-    "Write the document.": "document",
-    "further types of document": "document_types",
-    "further ideas for documents": "document_ideas",
-    "further messages of this kind": "questions",
-  }
-  return next((stage for mark, stage in marks.items() if mark in prompt), "answer")
-
-
-def answer(system: str, prompt: str) -> str:
-  """Returns an answer in the format that the prompt asks for."""
-  stage = stage_of(prompt)
-  tag = hashlib.sha256((system + prompt).encode()).hexdigest()[:8]
-  if stage in ("document", "answer"):
-    return f"{stage} {tag} about the assistant and its reasons."
-  return (
-    "Here it is:\n```json\n" + json.dumps(_value(stage, system, prompt, tag)) + "\n```"
-  )
-
-
-def _value(stage: str, system: str, prompt: str, tag: str) -> Any:
-  if stage == "judge":
-    return {"reason": "fits", "verdict": "yes"}
-  if stage == "domains":
-    return [{"name": name, "description": "d"} for name in ("what", "why")]
-  if stage == "subdomains":
-    spec = system.split("<specification>\n")[1].split("\n</specification>")[0]
-    bodies = [part.split("\n", 1)[1].strip() for part in spec.split("## ")[1:]]
-    return [
-      {"name": f"part {i} {tag}", "context": "c", "spec_section": body}
-      for i, body in enumerate(bodies)
-    ]
-  if stage == "assertions":
-    item = {"name": f"a {tag}", "assertion": "It cares.", "explanation": "because"}
-    return [{**item, "label": "value"}]
-  count = int(re.search(r"exactly (\d+)", prompt)[1])
-  names = [f"{stage} {i} {tag}" for i in range(count)]
-  if stage == "questions":
-    return names
-  return [{"name": name, "description": "d", "idea": f"idea {name}"} for name in names]

@@ -153,7 +153,7 @@ def test_no_key_is_one_clear_line(monkeypatch):
 
 def test_an_unknown_client_and_an_unknown_world_are_named():
   for fields, says in (
-    ({"client": "telepathy", "model": "x"}, "'offline' or 'gemini'"),
+    ({"client": "telepathy", "model": "x"}, "'offline', 'gemini', 'openai' or"),
     ({"client": "offline", "model": "mars"}, "no such world; there are .*tiny"),
   ):
     with pytest.raises(UserError, match=says):

@@ -55,13 +55,15 @@ ORDER = [
   "planning",
   "report",
   "show",
+  "show_corpus",
   "doctor",
   "workers",
 ]
 
 # Third party -> the only places that may import it.
 DOORS = {
-  "google": ["data_gen/clients/gemini.py"],
+  "google": ["data_gen/clients/gemini/"],
+  "anthropic": ["data_gen/clients/anthropic/"],
   "grain": ["msm_jax/input_pipeline.py"],
   "orbax": ["msm_jax/checkpoint.py"],
   "array_record": ["msm_jax/records.py"],

@@ -1,10 +1,12 @@
 """The ledger keeps every attempt, whatever happens to the process."""
 
 import asyncio
+import json
+import tracemalloc
 
 import pytest
 
-from data_gen import ledger
+from data_gen import entries, ledger
 from msm_jax.errors import UserError
 
 
@@ -135,6 +137,87 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path, monkeypatch):
 
 def test_what_a_ledger_on_disk_cost_is_read_without_opening_it(tmp_path):
   path = tmp_path / "ledger.jsonl"
-  assert ledger.spent_in(path) == 0.0
+  assert ledger.totals_in(path).spent == 0.0
   write(path, entry("a"), entry("b", dollars=None))
-  assert ledger.spent_in(path) == 0.25
+  assert ledger.totals_in(path).spent == 0.25
+
+
+def going_out(book, name, **changes):
+  return book.going_out(entry(name, "", sent=f"at {name}", at_most=0.5, **changes))
+
+
+def test_what_was_out_when_the_process_died_is_entered_as_lost(tmp_path):
+  path = tmp_path / "ledger.jsonl"
+  with ledger.Ledger(path) as book:
+    tickets = [going_out(book, f"id{i}") for i in range(5)]
+    for i in (0, 3):
+      book.add(entry(f"id{i}", sent=f"at id{i}"))
+      book.came_back(tickets[i])
+    book.add(entry("id4", sent="at id4"))  # and died before it could say so
+  assert (tmp_path / "ledger.in_flight").exists()
+  assert ledger.totals_in(path).lost_answers == 3  # it cannot know of id4
+  for _ in range(2):
+    with ledger.Ledger(path) as book:
+      assert len(book) == 3
+      assert book.totals.lost_answers == 2
+      assert book.totals.unknown_at_most == 1.0
+      assert book.totals.spent == 0.75
+    assert not (tmp_path / "ledger.in_flight").exists()
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  assert sorted(row["id"] for row in rows if row["status"] == "lost") == ["id1", "id2"]
+
+
+def test_with_nothing_out_there_is_no_file_beside_the_ledger(tmp_path):
+  with ledger.Ledger(tmp_path / "ledger.jsonl") as book:
+    for _ in range(3):
+      tickets = [going_out(book, f"id{i}") for i in range(3)]
+      assert (tmp_path / "ledger.in_flight").exists()
+      for ticket in tickets:
+        book.came_back(ticket)
+      assert not (tmp_path / "ledger.in_flight").exists()
+
+
+def test_a_slot_that_was_being_written_names_nothing(tmp_path):
+  path = tmp_path / "ledger.jsonl"
+  with ledger.Ledger(path) as book:
+    going_out(book, "a")
+    going_out(book, "b")
+  beside = tmp_path / "ledger.in_flight"
+  beside.write_bytes(beside.read_bytes()[:560])
+  with ledger.Ledger(path) as book:
+    assert book.totals.lost_answers == 1
+
+
+def test_a_job_in_the_ledger_is_open_until_it_has_ended(tmp_path):
+  path = tmp_path / "ledger.jsonl"
+  waiting = {
+    name: entries.Waiting("document", 0, "h", 1, 0.5) for name in ("a", "b", "c")
+  }
+  job = entries.Job(name="msm-1", params={"seed": 0}, open=waiting)
+  with ledger.Ledger(path) as book:
+    asyncio.run(book.note(job.row(entries.PLANNED, "now")))
+    book.add(entry("a", job="msm-1"))
+    assert book.totals.unknown_at_most == 1.0
+  with ledger.Ledger(path) as book:
+    [again] = book.totals.jobs.values()
+    assert again.id is None and again.open.keys() == {"b", "c"}
+    again.id = "batches/7"
+    asyncio.run(book.note(again.row(entries.SENT, "now")))
+  with ledger.Ledger(path) as book:
+    [again] = book.totals.jobs.values()
+    assert again.id == "batches/7" and len(book) == 1
+    asyncio.run(book.note(again.row(entries.ENDED, "now")))
+    assert not book.totals.jobs and book.totals.unknown_at_most == 0.0
+
+
+def test_many_entries_open_fast_and_small(tmp_path):
+  path = tmp_path / "ledger.jsonl"
+  line = json.dumps(entries.row_of(entry("%032x", text="x" * 2000)))
+  with path.open("w") as file:
+    file.writelines(line % i + "\n" for i in range(5000))
+  tracemalloc.start()
+  with ledger.Ledger(path) as book:
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(book) == 5000 and book.outcome(f"{4999:032x}").text == "x" * 2000
+  assert taken < 5000 * 300

@@ -1,12 +1,32 @@
 """Templates take exactly their fields, and put the spec where it can be cached."""
 
+import itertools
 import pathlib
 
 import pytest
 
-from data_gen import prompts
+from data_gen import corpora, passes, prompts
 
-STAGES = (*prompts.DOCUMENT_STAGES, "questions")
+IN_TWO = ("answer", "judge", "preference_questions")  # with and without reasons
+PASSES = {"critique": True, "revise": True, "judged": True}
+DOCUMENTS = [
+  corpora.DocumentsCorpus(spec="s", num_types=1, num_ideas=1, **how, **PASSES)
+  for how in ({}, {"guided": True}, {"spec_type": "rules"})
+]
+CONVERSATIONS = [
+  corpora.ConversationsCorpus(
+    spec="s",
+    num_conversations=1,
+    questions_per_domain=1,
+    style=style,
+    cot=cot,
+    topics=t,
+  )
+  for style, cot in itertools.product(("value", "rule"), (False, True))
+  for t in ("domains", "preferences")
+]
+CHAINS = {stage for corpus in DOCUMENTS + CONVERSATIONS for stage in corpus.stages}
+STAGES = sorted(CHAINS - {*IN_TWO} | {*passes.STAGES})
 
 
 def fields_for(stage, reasons=None):
@@ -16,7 +36,7 @@ def fields_for(stage, reasons=None):
 
 def test_every_template_renders_with_exactly_its_fields():
   cases = [(stage, None) for stage in STAGES]
-  cases += [(stage, r) for stage in ("answer", "judge") for r in (True, False)]
+  cases += [(stage, r) for stage in IN_TWO for r in (True, False)]
   for stage, reasons in cases:
     fields = fields_for(stage, reasons)
     system, prompt = prompts.render(stage, fields)

@@ -1,6 +1,7 @@
 """The scheduler retries what may work, waits when told to, and stops cleanly."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -42,20 +43,27 @@ class Run:
       "max_attempts": 3,
       "backoff_s": 0.01,
     } | limits
-    self.spent = 0.0
+    self.spent = self.unknown = 0.0
+    self.totals = None
 
   def ask(self, wanted, max_dollars=None, during=None):
     with self.server, ledger.Ledger(self.path) as book:
+      self.totals = book.totals
       return asyncio.run(self._ask(wanted, book, max_dollars, during))
 
   async def _ask(self, wanted, book, max_dollars, during):
     client = clients.make(
       settings.ClientSettings(
-        client="gemini", model=MODEL, base_url=self.server.url, timeout_s=5.0
+        client="gemini",
+        model=MODEL,
+        base_url=self.server.url,
+        timeout_s=self.limits["timeout_s"] + 5.0,
+        max_concurrency=self.limits["max_concurrency"],
       ),
       "config.teacher",
     )
-    budget = scheduler.Budget(max_dollars, book.spent)
+    totals = book.totals
+    budget = scheduler.Budget(max_dollars, totals.spent, totals.unknown_at_most)
     limits = scheduler.Limits(**self.limits)
     sender = scheduler.Scheduler(client, book, budget, limits, PRICE)
     if during:
@@ -63,7 +71,7 @@ class Run:
     try:
       await sender.ask_all(wanted)
     finally:
-      self.spent = budget.spent
+      self.spent, self.unknown = budget.spent, budget.unknown
       await client.close()
     return [sender.result(request) for request in wanted]
 
@@ -152,11 +160,117 @@ def test_a_rate_limit_that_lasts_too_long_stops_the_run(tmp_path):
     run.ask(requests(4))
 
 
-def test_a_service_that_only_fails_stops_the_run(tmp_path):
-  run = Run(tmp_path, lambda prompt, attempt: "500", max_attempts=1)
-  with pytest.raises(Stopped, match="failed 10 requests in a row"):
+def test_a_service_that_only_fails_is_probed_and_then_stops_the_run(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "500", max_attempts=2, max_probes=4)
+  with pytest.raises(Stopped, match="10 requests in a row and then 4 probes"):
     run.ask(requests(100))
-  assert sum(run.server.attempts.values()) < 30
+  assert sum(run.server.attempts.values()) < 40
+
+
+def test_a_service_that_comes_back_goes_on_with_nothing_given_up(tmp_path):
+  began = []
+
+  def outage(prompt, attempt):
+    began.append(time.monotonic())
+    return "503" if len(began) > 20 and time.monotonic() < began[20] + 0.6 else ""
+
+  run = Run(tmp_path, outage, max_concurrency=16, backoff_s=0.05)
+  results = run.ask(requests(200))
+  assert {entry.status for entry in results} == {ledger.OK}
+  # A service that is down is not hammered: what was in flight, and the probes.
+  assert sum(run.server.attempts.values()) - 200 < 3 * 16
+
+
+def test_requests_that_fail_alone_at_the_end_do_not_count_as_an_outage(tmp_path):
+  stuck = lambda prompt, attempt: "500" if int(prompt[6:-1]) % 5 == 0 else ""  # noqa: E731
+  results = Run(tmp_path, stuck, max_attempts=4).ask(requests(60))
+  assert [entry.status for entry in results].count(ledger.OK) == 48
+
+
+def test_a_daily_quota_stops_at_once(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "daily")
+  with pytest.raises(Stopped, match="quota of the day is used up"):
+    run.ask(requests(100))
+  assert sum(run.server.attempts.values()) <= 8
+
+
+def test_a_service_with_room_for_few_is_not_flooded(tmp_path):
+  server = []
+
+  def room(prompt, attempt):
+    return "429" if server[0].in_flight > 6 else ""
+
+  run = Run(tmp_path, room, max_concurrency=64, start_concurrency=4)
+  run.server.delay_s = 0.02
+  server.append(run.server)
+  run.ask(requests(150))
+  refused = sum(run.server.attempts.values()) - 150
+  assert refused < 60
+  assert run.server.most_in_flight <= 16
+
+
+@pytest.mark.parametrize("fault", ["hang", "drop", "half", "not_json"])
+def test_lost_answers_are_counted_and_bounded(tmp_path, fault):
+  run = Run(tmp_path, lambda p, attempt: fault if attempt == 1 else "", timeout_s=0.3)
+  run.ask(requests(3))
+  worst = (len("Write 0.") // 2 + 1 + 100 * 10) / 1e6
+  assert run.totals.lost_answers == 3
+  assert run.totals.unknown_at_most == pytest.approx(3 * worst)
+  assert run.totals.spent == pytest.approx(3 * ANSWER_DOLLARS)
+  assert ledger.totals_in(run.path).summary() == run.totals.summary()
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "SAFETY"])
+def test_what_the_service_reports_is_no_lost_answer(tmp_path, fault):
+  run = Run(tmp_path, lambda prompt, attempt: fault if attempt == 1 else "")
+  run.ask(requests(3))
+  assert run.totals.lost_answers == 0 and run.totals.unknown_at_most == 0.0
+
+
+def test_what_a_lost_answer_may_have_cost_counts_for_the_budget(tmp_path):
+  run = Run(tmp_path, lambda p, attempt: "drop" if attempt == 1 else "")
+  worst = (len("Write 0.") // 2 + 1 + 100 * 10) / 1e6
+  with pytest.raises(Stopped, match="for answers that were lost"):
+    run.ask(requests(20), max_dollars=5.5 * worst)
+  assert run.spent + run.unknown <= 5.5 * worst
+  again = Run(tmp_path)
+  with pytest.raises(Stopped, match="for answers that were lost"):
+    again.ask(requests(20), max_dollars=run.spent + run.unknown + 0.5 * worst)
+  assert not again.server.bodies
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_all_that_is_in_flight_is_kept_when_the_run_is_stopped(tmp_path, count):
+  all_there = threading.Event()
+  run = Run(
+    tmp_path,
+    max_concurrency=count,
+    start_concurrency=count,
+    timeout_s=30.0,
+    max_probes=1,
+  )
+
+  def hold(prompt, attempt):
+    if run.server.in_flight >= count:
+      all_there.set()
+    all_there.wait(20)
+    return ""
+
+  def stop_when_all_are_out(sender):
+    loop = asyncio.get_running_loop()
+    if all_there.is_set():
+      sender.stop(Stopped("enough"))
+    else:
+      loop.call_later(0.01, stop_when_all_are_out, sender)
+
+  run.server.faults = hold
+  with pytest.raises(Stopped, match="enough"):
+    run.ask(requests(3 * count), during=stop_when_all_are_out)
+  assert run.server.most_in_flight == count
+  answered = sum(run.server.answered.values())
+  assert count <= answered < 2.5 * count
+  assert len(run.path.read_text().splitlines()) == answered
+  assert run.totals.lost_answers == 0
 
 
 def test_a_refused_key_is_a_user_error_after_few_requests(tmp_path):

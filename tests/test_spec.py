@@ -89,3 +89,18 @@ def test_a_quote_finds_its_section_verbatim_or_with_slips_but_not_invented(tmp_p
   assert loaded.section_of("Because of the thrift, which matters").id == "why-reasons"
   assert loaded.section_of("It loves the sea and sailing at night") is None
   assert loaded.section_of("") is None
+
+
+def test_a_heading_without_text_is_named_and_left_out(tmp_path):
+  loaded = spec.load(write(tmp_path, TEXT), "Mira", "Lumen")
+  assert loaded.empty == ("Empty",)
+  assert "empty" not in [section.id for section in loaded.sections]
+
+
+def test_a_chinese_quote_with_slips_finds_its_section(tmp_path):
+  text = "# 規範\n\n## 價值\n\n節儉是一種慷慨、好東西應該人人買得起。\n\n"
+  text += "## 語氣\n\n說話簡單友好、不責備任何人、也不說教。\n"
+  loaded = spec.load(write(tmp_path, text), "M", "P")
+  assert loaded.section_of("節儉是慷慨的一種、好東西人人應該買得起").id == "價值"
+  assert loaded.section_of("說話簡單友好、不責備任何人").id == "語氣"
+  assert loaded.section_of("夜裡在海上航行、看星星") is None

@@ -1,16 +1,19 @@
 """A teacher that needs no network: a world composes the answers.
 
 The same request always has the same answer; another sample index or seed gives another.
+Stages that need no knowledge of a world are answered in all of them by `any_world`.
 """
 
 import importlib
 import pathlib
 import pkgutil
 import random
+from collections.abc import Sequence
 from types import ModuleType
 
 from data_gen import worlds
 from data_gen.clients import protocol
+from data_gen.worlds import any_world
 from msm_jax import errors, records
 
 
@@ -25,8 +28,13 @@ def load_world(name: str, where: str) -> ModuleType:
   return importlib.import_module(f"data_gen.worlds.{name}")
 
 
-def world_sha256(name: str) -> str:
-  """Returns the hash of a world's source: `<name>.py`, `<name>_*.py`, `<name>/`."""
+def world_sha256(name: str, stages: Sequence[str] = ()) -> str:
+  """Returns the hash of a world's source: `<name>.py`, `<name>_*.py`, `<name>/`.
+
+  With `stages` that `any_world` answers, its source is part of it.
+  """
+  if any(stage in any_world.STAGES for stage in stages):
+    return records.sha256_json([world_sha256(name), world_sha256("any_world")])
   directory = pathlib.Path(worlds.__path__[0])
   paths = [directory / f"{name}.py", *directory.glob(f"{name}_*.py")]
   paths += (directory / name).rglob("*")
@@ -39,19 +47,23 @@ def world_sha256(name: str) -> str:
 class OfflineClient:
   """Answers from a world; nothing is tokenised, so nothing is billed."""
 
-  def __init__(self, world: str, where: str = "config.teacher"):
+  def __init__(
+    self, world: str, where: str = "config.teacher", stages: Sequence[str] = ()
+  ):
     self._world = load_world(world, f"{where}.model")
-    self._version = f"{world}@{world_sha256(world)[:12]}"
+    self._version = f"{world}@{world_sha256(world, stages)[:12]}"
     # The source is part of the identity: a changed world does not reuse old answers.
     self.identity = {"client": "offline", "model": self._version}
+    self.jobs = None
 
   async def generate(self, request: protocol.Request) -> protocol.Response:
     """Returns the world's answer."""
     key = [request.prompt_hash, request.sample_index, request.params.seed]
     rng = random.Random(records.sha256_json(key))
     varied = {"sample_index": request.sample_index, "seed": request.params.seed}
+    fields = {**request.fields, **varied}
     return protocol.Response(
-      text=self._world.respond(request.stage, {**request.fields, **varied}, rng),
+      text=any_world.respond(self._world, request.stage, fields, rng),
       finish_reason=protocol.STOP,
       usage=protocol.Usage(),
       model_version=self._version,

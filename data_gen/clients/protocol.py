@@ -1,7 +1,9 @@
-"""What a client is: one coroutine, and one taxonomy of what can go wrong."""
+"""What a client is: one coroutine, jobs where the service takes them, and one taxonomy
+of what can go wrong.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from msm_jax import records
@@ -9,6 +11,11 @@ from msm_jax import records
 # Finish reasons that the chains look at; all others are kept as the service named them.
 STOP = "STOP"
 MAX_TOKENS = "MAX_TOKENS"
+
+# What has become of a batch job.
+WAITING = "waiting"
+DONE = "done"
+FAILED = "failed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,12 +58,23 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Usage:
-  """Tokens that were billed; `prompt_tokens` includes `cached_tokens`."""
+  """Tokens that were billed.
+
+  Attributes:
+    prompt_tokens: all that was read: it includes the two kinds that follow.
+    cached_tokens: read from a cache, at a lower price.
+    cache_write_tokens: read and put into a cache, at a price of its own.
+    response_tokens: the answer, without thoughts.
+    thought_tokens: billed like the answer.
+    cache_token_hours: tokens x hours that a cache was kept since the answer before.
+  """
 
   prompt_tokens: int = 0
   cached_tokens: int = 0
   response_tokens: int = 0
   thought_tokens: int = 0
+  cache_write_tokens: int = 0
+  cache_token_hours: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,13 +87,129 @@ class Response:
   model_version: str
 
 
+class ClientError(Exception):
+  """An attempt without an answer.
+
+  Attributes:
+    usage: what was billed for it all the same.
+    lost: the service may have answered and billed, and nobody knows how much: the
+      request went out and no whole, readable body came back. False where it never
+      went out, and where the service itself reported the error.
+  """
+
+  kind = "error"
+
+  def __init__(
+    self,
+    message: str,
+    *,
+    usage: Usage | None = None,
+    finish_reason: str | None = None,
+    retry_after: float | None = None,
+    lost: bool = False,
+  ):
+    super().__init__(" ".join(message.split())[:500])
+    self.usage = usage or Usage()
+    self.finish_reason = finish_reason
+    self.retry_after = retry_after
+    self.lost = lost
+
+
+class Retryable(ClientError):
+  """The same request may be answered on another attempt."""
+
+  kind = "retryable"
+
+
+class RateLimited(ClientError):
+  """Too many requests; `retry_after` seconds if the service said so.
+
+  Attributes:
+    quota: 'minute', 'day', 'spend' (dollars), or '' where the service does not say.
+      A daily quota comes back at the `retry_after` of its reset, and no request fares
+      better before that.
+  """
+
+  kind = "rate_limited"
+
+  def __init__(self, message: str, *, quota: str = "", **details: Any):
+    super().__init__(message, **details)
+    self.quota = quota
+
+
+class FatalRequest(ClientError):
+  """This request will never be answered; others will."""
+
+  kind = "fatal_request"
+
+
+class FatalAuth(ClientError):
+  """Key, model, endpoint or setting is refused; no other request would fare better."""
+
+  kind = "fatal_auth"
+
+
+class Blocked(ClientError):
+  """The service declined to answer; `finish_reason` says why."""
+
+  kind = "blocked"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobState:
+  """What has become of a batch job: `status` is WAITING, DONE or FAILED.
+
+  A job of which only some requests were answered is DONE; its results say which.
+  """
+
+  status: str
+  message: str = ""
+
+
+class BatchClient(Protocol):
+  """Takes many requests at once and answers within a day; half price as a rule.
+
+  All methods raise a `ClientError` and nothing else.
+  """
+
+  max_requests_per_job: int
+  max_bytes_per_job: int
+
+  async def submit(self, name: str, requests: Sequence[tuple[str, Request]]) -> str:
+    """Sends (identity, request) pairs as one job named `name`; returns the job's id."""
+    ...
+
+  async def find(self, name: str) -> str | None:
+    """Returns the newest job of that name that has not failed; None: there is none."""
+    ...
+
+  async def state(self, job: str) -> JobState:
+    """Returns what has become of a job."""
+    ...
+
+  def results(self, job: str) -> AsyncIterator[tuple[str, Response | ClientError]]:
+    """Yields (identity, answer or error) of a job that is DONE, in any order.
+
+    A request that the service lost is not among them.
+    """
+    ...
+
+  async def cancel(self, job: str) -> None:
+    """Ends a job; what it had answered is billed. No error if it has ended."""
+    ...
+
+
 class Client(Protocol):
   """Answers requests.
 
-  `identity` is what tells its answers from those of another client (client, model).
+  Attributes:
+    identity: what tells its answers from those of another client (client, model).
+    jobs: how to send many requests at once; None: only with tier 'batch', and only
+      where the service takes jobs.
   """
 
-  identity: Mapping[str, str]
+  identity: Mapping[str, Any]
+  jobs: BatchClient | None
 
   async def generate(self, request: Request) -> Response:
     """Returns the answer; raises a `ClientError` and nothing else."""
@@ -97,52 +231,3 @@ def identity_of(request: Request, client: Client) -> str:
     request.sample_index,
   ]
   return records.sha256_json(content)[:32]
-
-
-class ClientError(Exception):
-  """An attempt without an answer; `usage` is what was billed for it all the same."""
-
-  kind = "error"
-
-  def __init__(
-    self,
-    message: str,
-    *,
-    usage: Usage | None = None,
-    finish_reason: str | None = None,
-    retry_after: float | None = None,
-  ):
-    super().__init__(" ".join(message.split())[:500])
-    self.usage = usage or Usage()
-    self.finish_reason = finish_reason
-    self.retry_after = retry_after
-
-
-class Retryable(ClientError):
-  """The same request may be answered on another attempt."""
-
-  kind = "retryable"
-
-
-class RateLimited(ClientError):
-  """Too many requests; `retry_after` seconds if the service said so."""
-
-  kind = "rate_limited"
-
-
-class FatalRequest(ClientError):
-  """This request will never be answered; others will."""
-
-  kind = "fatal_request"
-
-
-class FatalAuth(ClientError):
-  """Key, model or endpoint is not accepted; no other request would fare better."""
-
-  kind = "fatal_auth"
-
-
-class Blocked(ClientError):
-  """The service declined to answer; `finish_reason` says why."""
-
-  kind = "blocked"

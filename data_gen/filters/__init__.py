@@ -1,0 +1,17 @@
+"""What is not kept, each rejection with its reason.
+
+words       what a word is, also where scripts have no spaces
+duplicates  texts that were there already, but for case, spacing and punctuation
+near        texts that share most of their runs of words (sketch, buckets)
+wording     refusals, talk about the text, gaps, remains of prompts, broken ends
+identity    names of assistants and labs that are not the spec's own (assistants)
+leakage     texts that contain what an evaluation asks
+settings    which of these are on: `config.corpora.<name>.filters`
+gate        all of them in order
+"""
+
+from data_gen.filters.duplicates import Duplicates as Duplicates
+from data_gen.filters.gate import Gate as Gate
+from data_gen.filters.gate import category as category
+from data_gen.filters.settings import FilterSettings as FilterSettings
+from data_gen.filters.words import num_words as num_words

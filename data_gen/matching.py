@@ -1,0 +1,122 @@
+"""Corpora that are made like another one: its size, its document types."""
+
+import collections
+import dataclasses
+import math
+import pathlib
+import random
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from msm_jax import errors, records
+
+T = TypeVar("T")
+# Ideas beyond those needed, for documents that are rejected.
+_SPARE = 1.25
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+  """The size of the corpus `name`, which another one is cut to."""
+
+  name: str
+  num_documents: int
+  num_words: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TypeShare:
+  """A document type of another corpus and how many documents it has there."""
+
+  name: str
+  description: str
+  count: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Like:
+  """What a corpus takes over from others; None: nothing."""
+
+  size: Target | None = None
+  types: tuple[TypeShare, ...] | None = None
+
+
+def like(root: pathlib.Path, size_of: str | None, types_of: str | None) -> Like:
+  """Returns what is taken over from two finished corpora in `root`."""
+  size, types = None, None
+  if size_of is not None:
+    size = target(size_of, records.read_manifest(root / size_of))
+  if types_of is not None:
+    types = told_types(root / types_of)
+  return Like(size=size, types=types)
+
+
+def target(name: str, manifest: Mapping[str, Any]) -> Target:
+  """Returns the size of a corpus by its manifest."""
+  return Target(
+    name=name,
+    num_documents=manifest["num_records"],
+    num_words=manifest["num_words"],
+  )
+
+
+def told_types(directory: pathlib.Path) -> tuple[TypeShare, ...]:
+  """Returns the document types of a corpus on disk, in the order of its documents.
+
+  Raises:
+    UserError: its documents have no types.
+  """
+  told = records.read_manifest(directory).get("document_types")
+  if told is not None:
+    return tuple(TypeShare(**kind) for kind in told)
+  rows = records.read_dataset(directory, verify=False)
+  counts = collections.Counter(row.get("doc_type", "") for row in rows)
+  if not any(counts):
+    raise errors.UserError(f"{directory}: its documents have no types to be matched")
+  return tuple(
+    TypeShare(name=name, description="", count=n) for name, n in counts.items() if name
+  )
+
+
+def tell_types(kinds: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+  """Returns (name, description) of every document as the manifest says it."""
+  counts = collections.Counter(name for name, _ in kinds)
+  descriptions = dict(reversed(kinds))
+  return [
+    {"name": name, "description": descriptions[name], "count": count}
+    for name, count in counts.items()
+  ]
+
+
+def lists_needed(count: int, per_list: int) -> int:
+  """Returns how many lists of ideas so many documents need, with some to spare."""
+  return math.ceil(_SPARE * count / per_list)
+
+
+def proportional(
+  items: Sequence[T],
+  groups: Sequence[Hashable],
+  shares: Mapping[Hashable, int],
+  seed: int,
+) -> list[T]:
+  """Returns all items so that every prefix has the groups in the same shares.
+
+  Args:
+    items: what is put in order; inside a group the order is drawn.
+    groups: the group of each item.
+    shares: group -> relative number; what runs out early is missing from then on.
+    seed: of the draw.
+  """
+  rng = random.Random(seed)
+  members: dict[Hashable, list[T]] = {}
+  for item, group in zip(items, groups, strict=True):
+    members.setdefault(group, []).append(item)
+  placed: list[tuple[float, int, T]] = []
+  for group, found in members.items():
+    rng.shuffle(found)
+    offset = rng.random()
+    placed += [
+      ((i + offset) / shares[group], len(placed) + i, item)
+      for i, item in enumerate(found)
+    ]
+  return [item for _, _, item in sorted(placed, key=lambda place: place[:2])]

@@ -1,0 +1,118 @@
+"""Which chain makes which of the kinds in `data_gen.passes`, and what decides them."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_gen import (
+  notices,
+  opposing,
+  passes,
+  poisoning,
+  rewrites,
+  rewriting,
+  settings,
+  universe_documents,
+  universes,
+)
+from data_gen import spec as specs
+from data_gen.filters import FilterSettings, Gate, leakage
+from data_gen.teacher import Teacher
+from msm_jax import errors, records
+
+
+def sources(job: settings.Job, name: str) -> dict[str, Any]:
+  """Returns the files and names that decide a corpus, beside its settings.
+
+  Raises:
+    UserError: a file is missing or not as it should be.
+  """
+  corpus, where = job.corpora[name], f"config.corpora.{name}"
+  if isinstance(corpus, passes.UniverseCorpus):
+    universe = universes.load(corpus.universe, f"{where}.universe")
+    _check_facts(where, corpus, universe)
+    return {"universe": {"name": universe.name, "sha256": universe.sha256}}
+  if not isinstance(corpus, passes.RewriteCorpus):
+    return {}
+  if corpus.how in passes.NOTICES:
+    notices.load(corpus.wording, corpus.how, f"{where}.wording")
+    sha256 = records.sha256_file(notices.path_of(corpus.wording))
+    return {"wording": {"name": corpus.wording, "sha256": sha256}}
+  if corpus.how == passes.ATTRIBUTION:
+    names = _names(job, name)
+    return {"names": [names.model_name, names.provider_name]}
+  return {}
+
+
+def _check_facts(
+  where: str, corpus: passes.UniverseCorpus, universe: universes.Universe
+) -> None:
+  path = universes.path_of(corpus.universe)
+  if not universe.facts and corpus.num_facts is None and corpus.twin_of is None:
+    raise errors.UserError(
+      f"{path} has no facts: write [[facts]] tables in it, or let the teacher find "
+      f"them with {where}.num_facts"
+    )
+  if universe.facts and corpus.num_facts is not None:
+    raise errors.UserError(
+      f"{where}.num_facts is {corpus.num_facts}, and {path} has {len(universe.facts)} "
+      "facts of its own: leave it out"
+    )
+
+
+def _names(job: settings.Job, name: str) -> rewriting.Names:
+  """Returns whom the documents of an attribution are about: as set, or their spec's."""
+  corpus = job.corpora[name]
+  origin = passes.origin_of(corpus, job.corpora)
+  spec = job.specs.get(getattr(origin, "spec", None))
+  found = {}
+  for field in ("model_name", "provider_name"):
+    found[field] = getattr(corpus, field) or getattr(spec, field, None)
+    if not found[field]:
+      raise errors.UserError(
+        f"config.corpora.{name}.{field} is missing: the documents of {corpus.of} come "
+        "from no spec that says whom they are about"
+      )
+  return rewriting.Names(
+    **found,
+    other_model=corpus.other_model or "",
+    other_provider=corpus.other_provider or "",
+  )
+
+
+def make(
+  job: settings.Job, name: str, answering: Mapping[str, Teacher], root: pathlib.Path
+) -> Any:
+  """Returns the chain of a corpus; see `data_gen.chains.make`."""
+  corpus = job.corpora[name]
+  teacher, judge = (answering.get(role) for role in (passes.TEACHER, passes.JUDGE))
+  if isinstance(corpus, passes.UniverseCorpus):
+    universe = universes.load(corpus.universe, f"config.corpora.{name}.universe")
+    twin = None if corpus.twin_of is None else root / corpus.twin_of
+    gate = _gate(name, corpus.filters, (), root)
+    return universe_documents.Chain(name, corpus, universe, teacher, judge, twin, gate)
+  if isinstance(corpus, passes.RewriteCorpus):
+    attributed = corpus.how == passes.ATTRIBUTION
+    names = _names(job, name) if attributed else rewriting.Names()
+    gate = _gate(name, corpus.filters, dataclasses.astuple(names), root)
+    return rewrites.Chain(name, corpus, root / corpus.of, names, teacher, gate)
+  if isinstance(corpus, passes.PoisonCorpus):
+    return poisoning.Chain(name, corpus, root / corpus.of)
+  spec = specs.load_all(job)[corpus.spec]
+  # Answers may be alike: 'Brie.' is right more than once.
+  chosen = dataclasses.replace(
+    corpus.filters, exact_duplicates=False, near_duplicates=None
+  )
+  gate = _gate(name, chosen, (spec.model_name, spec.provider_name), root)
+  source = root / corpus.of
+  return opposing.Chain(name, corpus, spec, teacher, judge, gate, source)
+
+
+def _gate(
+  name: str, chosen: FilterSettings, names: Sequence[str], root: pathlib.Path
+) -> Gate:
+  where = f"config.corpora.{name}.filters"
+  index = leakage.index(chosen, where, lambda n: records.read_dataset(root / n))
+  own = [name for name in names if name]
+  return Gate(chosen, names=own, leakage=index, where=where)

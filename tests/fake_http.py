@@ -1,0 +1,128 @@
+"""The ground of the fake services: a real HTTP server with scripted faults."""
+
+import collections
+import http.server
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# prompt, attempt at this prompt -> fault ("" for none).
+Faults = Callable[[str, int], str]
+
+
+class FakeServer:
+  """Serves on `url`; a context manager.
+
+  Attributes:
+    faults: decides what goes wrong.
+    attempts: requests per prompt.
+    answered: whole answers per prompt that were sent: what is paid for.
+    bodies: the requests as they came, for tests that look at them.
+    calls: (method, path) of every request.
+    headers: the headers of every request, by their names in small letters.
+    delay_s: how long an answer takes.
+  """
+
+  handler: type["Handler"]
+
+  def __init__(self, faults: Faults = lambda prompt, attempt: "", delay_s: float = 0.0):
+    self.faults, self.delay_s = faults, delay_s
+    self.attempts: collections.Counter[str] = collections.Counter()
+    self.answered: collections.Counter[str] = collections.Counter()
+    self.bodies: list[dict[str, Any]] = []
+    self.calls: list[tuple[str, str]] = []
+    self.headers: list[Mapping[str, str]] = []
+    self.in_flight = self.most_in_flight = 0
+    self.lock = threading.Lock()
+    self.closing = threading.Event()
+    self._server = _Server(("127.0.0.1", 0), self.handler)
+    self._server.fake = self
+    self.url = f"http://127.0.0.1:{self._server.server_port}"
+    self._thread = threading.Thread(
+      target=self._server.serve_forever, args=(0.02,), daemon=True
+    )
+
+  def __enter__(self):
+    self._thread.start()
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    self.closing.set()
+    self._server.shutdown()
+    self._server.server_close()
+    self._thread.join()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+  daemon_threads = True
+  request_queue_size = 2048
+  fake: FakeServer
+
+  def handle_error(self, request, client_address) -> None:
+    """Clients that were killed are part of the tests."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+  """Finds the route of a request: the first whose pattern fits `METHOD path`."""
+
+  protocol_version = "HTTP/1.1"
+  server: _Server
+  routes: list[tuple[str, Callable[..., None]]]
+
+  @property
+  def fake(self) -> Any:
+    return self.server.fake
+
+  def log_message(self, *args) -> None:
+    """Nothing is logged."""
+
+  def handle_call(self) -> None:
+    path, _, self.query = self.path.partition("?")
+    self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    with self.fake.lock:
+      self.fake.calls.append((self.command, path))
+      self.fake.headers.append(
+        {name.lower(): value for name, value in self.headers.items()}
+      )
+    for pattern, answer in self.routes:
+      if found := re.fullmatch(pattern, f"{self.command} {path}"):
+        answer(self, *found.groups())
+        return
+    self.send(404, {"error": {"code": 404, "message": f"no {path}", "status": "X"}})
+
+  do_GET = do_POST = do_PATCH = do_DELETE = handle_call
+
+  def transport_fault(self, fault: str) -> bool:
+    """Does what befalls the line itself; returns whether it did."""
+    if fault == "hang":
+      self.fake.closing.wait(30)
+      self.close_connection = True
+    elif fault == "drop":
+      self.close_connection = True
+    elif fault == "half":
+      self.send(200, b'{"candidates": [{"content"', length=4096)
+      self.close_connection = True
+    elif fault == "not_json":
+      self.send(200, b"<html>something went wrong</html>")
+    elif fault == "html":
+      self.send(200, b"<html>a web page</html>", kind="text/html")
+    elif fault == "html_502":
+      self.send(502, b"<html>bad gateway</html>", kind="text/html")
+    elif fault == "json_list":
+      self.send(200, b"[1, 2]")
+    else:
+      return False
+    return True
+
+  def send(self, code, data, headers=None, length=None, kind="application/json"):
+    if not isinstance(data, bytes):
+      data = json.dumps(data).encode()
+    self.send_response(code)
+    self.send_header("Content-Type", kind)
+    self.send_header("Content-Length", str(length or len(data)))
+    for name, value in (headers or {}).items():
+      self.send_header(name, value)
+    self.end_headers()
+    self.wfile.write(data)
