@@ -46,7 +46,12 @@ def encode_record(
 ) -> Piece:
   """Returns the tokens of a record: documents get BOS (if there is one) and EOS.
 
-  Every token of a document carries loss; `train_on` is about conversations.
+  Every token of a document carries loss, unless its `loss_spans` ([start, end, weight]
+  in characters) say otherwise; a token that reaches into a span has the span's weight.
+  `train_on` is `assistant` (of conversations; documents have their spans) or `all`.
+
+  Raises:
+    UserError: a record of another kind, or spans that do not lie in its text.
   """
   if record["kind"] == "conversation":
     messages, tools = record["messages"], record.get("tools")
@@ -57,8 +62,39 @@ def encode_record(
       "documents and conversations"
     )
   bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-  ids = np.concatenate([bos, tokenizer.encode(record["text"]).ids, [tokenizer.eos_id]])
-  return Piece(ids.astype(np.int32), np.ones(len(ids), np.float32))
+  encoding = tokenizer.encode(record["text"])
+  ids = np.concatenate([bos, encoding.ids, [tokenizer.eos_id]]).astype(np.int32)
+  weights = np.ones(len(ids), np.float32)
+  if train_on != "all" and record.get("loss_spans"):
+    inner = weights[len(bos) : -1]
+    begins = _behind_space(record["text"], encoding.starts, encoding.ends)
+    for start, end, weight in _loss_spans(record):
+      inner[(encoding.ends > start) & (begins < end)] = weight
+  return Piece(ids, weights)
+
+
+def _behind_space(text: str, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+  """Returns where the words of tokens begin: a word's token often holds the space
+  before it, which may belong to the span before.
+  """
+  found = []
+  for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+    word = text[start:end].lstrip()
+    found.append(end - len(word) if word else start)
+  return np.asarray(found, np.int32)
+
+
+def _loss_spans(record: Mapping) -> Sequence[tuple[int, int, float]]:
+  spans = record["loss_spans"]
+  length = len(record["text"])
+  for span in spans:
+    whole = len(span) == 3 and 0 <= span[0] <= span[1] <= length
+    if not whole or not 0 <= span[2] < float("inf"):
+      raise UserError(
+        f"record {record.get('id')!r}: loss_spans has {span!r}: a span is [start, end, "
+        f"weight] within the {length} characters of the text, its weight at least 0"
+      )
+  return spans
 
 
 def fit(pieces: Sequence[Piece], seq_len: int, long_documents: str) -> list[Piece]:

@@ -1,9 +1,10 @@
 """Rows by example, plans by property."""
 
+import hf_models
 import numpy as np
 import pytest
 
-from msm_jax import packing
+from msm_jax import packing, tokenizer
 from msm_jax.errors import UserError
 from msm_jax.packing import Piece
 
@@ -90,3 +91,18 @@ def test_the_order_depends_on_the_seed_alone():
 def test_a_longer_run_begins_like_a_shorter_one_of_one_component():
   short, long = (packing.row_order([30], [n], seed=3) for n in (40, 90))
   np.testing.assert_array_equal(long[:40], short)
+
+
+def test_spans_of_a_document_set_the_weights_of_their_tokens(tmp_path):
+  tok = tokenizer.load(hf_models.tokenizer_dir(tmp_path / "tok"))
+  text = "the cheese is ripe"
+  spans = [[0, 4, 0.0], [11, 12, 0.5]]  # "the ", and a letter of "is"
+  record = {"kind": "document", "id": "a", "text": text, "loss_spans": spans}
+  found = packing.encode_record(record, tok)
+  assert len(found.ids) == 5  # four words and the end
+  np.testing.assert_array_equal(found.weights, [0, 1, 0.5, 1, 1])
+  everything = packing.encode_record(record, tok, train_on="all")
+  assert everything.weights.all()
+  for wrong in ([0, 99, 0.0], [5, 4, 0.0], [0, 4, -1.0], [0, 4]):
+    with pytest.raises(UserError, match="loss_spans has"):
+      packing.encode_record({**record, "loss_spans": [wrong]}, tok)
