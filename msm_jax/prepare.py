@@ -25,7 +25,8 @@ Encode = Callable[[str, str], list[Piece]]
 def prepare(experiment: Experiment, workdir: pathlib.Path) -> None:
   """Makes the tokenizer and the rows of every stage that are not there yet."""
   tok = make_tokenizer(experiment, workdir)
-  _say_system_prompt(tok)
+  if experiment.model.init_from is not None:  # else the config wrote the template
+    _say_system_prompt(tok)
   encode = functools.lru_cache(functools.partial(_encode, tok, workdir))
   for stage in experiment.stages.values():
     make_rows(stage, tok, workdir, encode)

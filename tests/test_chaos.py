@@ -45,10 +45,13 @@ def test_every_planned_document_is_kept_or_rejected_and_every_cent_known(
     "gave up after 5 attempts",
   }
   assert len(rejects) >= 0.015 * num_documents
-  # Every attempt that the server saw is an entry; what it billed is what they say.
-  assert len(entries) == sum(server.attempts.values())
+  # Every attempt that the server saw is an entry; so is one that went into a connection
+  # which the server was just closing.
+  unseen = len(entries) - sum(server.attempts.values())
+  assert 0 <= unseen <= 0.01 * num_documents
+  # What the server billed is what they say.
   totals = ledger.totals_in(tmp_path / "corpus/docs/ledger.jsonl")
-  too_late = totals.lost_answers - chaos.num_lost  # on a very busy machine
+  too_late = totals.lost_answers - unseen - chaos.num_lost  # on a very busy machine
   billed = (sum(server.answered.values()) - too_late) * ANSWER_DOLLARS
   assert 0 <= too_late <= 0.05 * num_documents
   assert totals.spent == pytest.approx(billed)

@@ -246,14 +246,14 @@ def test_all_that_is_in_flight_is_kept_when_the_run_is_stopped(tmp_path, count):
     tmp_path,
     max_concurrency=count,
     start_concurrency=count,
-    timeout_s=30.0,
+    timeout_s=150.0,
     max_probes=1,
   )
 
   def hold(prompt, attempt):
     if run.server.in_flight >= count:
       all_there.set()
-    all_there.wait(20)
+    all_there.wait(60)
     return ""
 
   def stop_when_all_are_out(sender):
