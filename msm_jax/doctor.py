@@ -13,10 +13,18 @@ _EXTRAS = {
   "torch": "hf (verify against transformers)",
   "peft": "hf (adapters checked in PEFT)",
   "gguf": "hf (read GGUF files)",
+  "pyarrow": "data (Parquet and Arrow files)",
+  "anthropic": "anthropic (Claude as teacher or judge)",
   "inspect_ai": "eval (Inspect tasks)",
   "libtpu": "tpu",
 }
-_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL")
+_KEYS = (
+  "GOOGLE_API_KEY",
+  "GEMINI_API_KEY",
+  "GOOGLE_GEMINI_BASE_URL",
+  "OPENAI_API_KEY",
+  "ANTHROPIC_API_KEY",
+)
 
 
 def report(workdir: pathlib.Path | None) -> Iterator[str]:
