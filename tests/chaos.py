@@ -67,7 +67,7 @@ def make_job(tmp_path, url, num_documents, **changes) -> settings.Job:
   path = tmp_path / "spec.md"
   path.write_text(SPEC)
   fields = {"client": "gemini", "model": MODEL, "base_url": url}
-  fields |= {"timeout_s": 2.0, "max_attempts": 5, "max_output_tokens": 100}
+  fields |= {"timeout_s": 1.5, "max_attempts": 5, "max_output_tokens": 100}
   client = settings.ClientSettings(**fields | changes)
   spec = settings.SpecSettings(path=str(path), model_name="Mira", provider_name="Lumen")
   corpus = settings.DocumentsCorpus(
