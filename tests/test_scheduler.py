@@ -194,6 +194,7 @@ def test_a_daily_quota_stops_at_once(tmp_path):
   assert sum(run.server.attempts.values()) <= 8
 
 
+@pytest.mark.slow  # the pace is measured in round trips: a busy machine disturbs it
 def test_a_service_with_room_for_few_is_not_flooded(tmp_path):
   server = []
 
