@@ -70,7 +70,7 @@ def run() -> None:
 
 def plan() -> None:
   """Prints what the study will cost; writes nothing."""
-  from data_gen import planning as generation
+  from data_gen.planning import estimates as generation
   from msm_jax import planning as training
 
   workdir = _workdir(make=False)
@@ -149,7 +149,7 @@ def export() -> None:
 
 
 def _export_corpus(name: str) -> None:
-  from data_gen import publishing
+  from data_gen.publishing import export as publishing
   from msm_jax import workdir as workdir_lib
 
   _refuse("--corpus", "arm", "stage", "seed", "step")

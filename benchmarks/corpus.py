@@ -138,8 +138,8 @@ def dedup(small: bool, directory: pathlib.Path) -> float:
 
 def ledger(small: bool, directory: pathlib.Path) -> None:
   """Prints what it takes to open a large ledger."""
-  from data_gen import entries
-  from data_gen import ledger as ledger_lib
+  from data_gen.engine import entries
+  from data_gen.engine import ledger as ledger_lib
 
   count = 10_000 if small else 100_000
   path = directory / "ledger.jsonl"
@@ -168,9 +168,10 @@ def _ask(
   seconds: float | None = None,
 ) -> None:
   """Asks a server, until all is answered or the time is over."""
-  from data_gen import clients, scheduler, settings
-  from data_gen import ledger as ledger_lib
+  from data_gen import clients, settings
   from data_gen.clients import protocol
+  from data_gen.engine import ledger as ledger_lib
+  from data_gen.engine import scheduler
   from msm_jax import errors
 
   params = protocol.Params(temperature=1.0, max_output_tokens=100)

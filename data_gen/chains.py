@@ -4,17 +4,12 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from data_gen import (
-  conversations,
-  corpora,
-  documents,
-  gates,
-  matching,
-  passes,
-  second_passes,
-  settings,
-)
+from data_gen import gates, second_passes, settings
 from data_gen import spec as specs
+from data_gen.conversations import chain as conversations
+from data_gen.documents import chain as documents
+from data_gen.documents import matching
+from data_gen.kinds import corpora, passes
 from data_gen.teacher import Teacher
 
 

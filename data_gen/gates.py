@@ -3,9 +3,9 @@
 import dataclasses
 import pathlib
 
-from data_gen import corpora
 from data_gen import spec as specs
 from data_gen.filters import FilterSettings, Gate, leakage
+from data_gen.kinds import corpora
 from msm_jax import records
 
 # Of a question, only what it shares with others or with evaluations is looked at: it

@@ -14,17 +14,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from data_gen import (
-  clients,
-  compiling,
-  ledger,
-  pricing,
-  resolving,
-  running,
-  scheduler,
-  settings,
-)
+from data_gen import clients, compiling, resolving, running, settings
 from data_gen import spec as specs
+from data_gen.engine import ledger, pricing, scheduler
 from data_gen.importing import corpus as importing
 from data_gen.settings import Job
 from msm_jax import errors, progress, records

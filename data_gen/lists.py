@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from data_gen import filters
+from data_gen.documents.tree import Item
 from data_gen.teacher import Teacher
-from data_gen.tree import Item
 
 # A list that came back too short is topped up so many times.
 _TOP_UPS = 3

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_gen import context, corpora, prompts, second_passes, settings
+from data_gen import context, prompts, second_passes, settings
 from data_gen import spec as specs
 from data_gen.clients import offline
 from data_gen.importing import corpus as importing
+from data_gen.kinds import corpora
 from data_gen.settings import Job
 from msm_jax import errors, records
 

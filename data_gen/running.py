@@ -12,11 +12,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from data_gen import chains, clients, ledger, pricing, scheduler, settings
+from data_gen import chains, clients, settings
 from data_gen.chains import Chain
 from data_gen.clients import protocol
 from data_gen.clients import settings as client_settings
-from data_gen.pace import Pace
+from data_gen.engine import ledger, pricing, scheduler
+from data_gen.engine.pace import Pace
 from data_gen.teacher import Teacher
 from msm_jax import errors, progress
 

@@ -1,24 +1,20 @@
-"""Which chain makes which of the kinds in `data_gen.passes`, and what decides them."""
+"""Which chain makes which of the kinds in `kinds.passes`, and what decides them."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_gen import (
-  notices,
-  opposing,
-  passes,
-  poisoning,
-  rewrites,
-  rewriting,
-  settings,
-  universe_documents,
-  universes,
-)
+from data_gen import settings
 from data_gen import spec as specs
+from data_gen.conversations import opposing
 from data_gen.filters import FilterSettings, Gate, leakage
+from data_gen.kinds import passes
+from data_gen.rewrites import chain as rewrites
+from data_gen.rewrites import notices, poisoning, rewriting
 from data_gen.teacher import Teacher
+from data_gen.universes import documents as universe_documents
+from data_gen.universes import universe as universes
 from msm_jax import errors, records
 
 

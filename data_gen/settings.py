@@ -7,12 +7,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from data_gen import checks, corpora
+from data_gen import checks
 from data_gen.audit import settings as audit_settings
 from data_gen.audit.settings import AuditThresholds
 from data_gen.clients import settings as client_settings
 from data_gen.clients.settings import ClientSettings
-from data_gen.corpora import (
+from data_gen.kinds import corpora
+from data_gen.kinds.corpora import (
   ConversationsCorpus,
   Corpus,
   DocumentsCorpus,

@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from data_gen import ledger, prompts, scheduler, settings
+from data_gen import prompts, settings
 from data_gen.clients import protocol
-from data_gen.entries import failure_of
+from data_gen.engine import ledger, scheduler
+from data_gen.engine.entries import failure_of
 from msm_jax import progress
 
 # An answer that cannot be parsed is asked for again, as another sample of the prompt.

@@ -7,7 +7,9 @@ import pytest
 from fake_gemini import FakeGemini
 from test_generate import CHAT, DOCUMENTS, make_job, read
 
-from data_gen import audit, context, corpora, generate, planning, settings
+from data_gen import audit, context, generate, settings
+from data_gen.kinds import corpora
+from data_gen.planning import estimates as planning
 from msm_jax.errors import Stopped, UserError
 
 

@@ -9,9 +9,10 @@ import time
 import pytest
 from fake_gemini import MODEL, FakeGemini
 
-from data_gen import clients, ledger, pricing, scheduler
+from data_gen import clients
 from data_gen.clients import protocol
 from data_gen.clients.settings import ClientSettings
+from data_gen.engine import ledger, pricing, scheduler
 from msm_jax.errors import Stopped, UserError
 
 PARAMS = protocol.Params(temperature=1.0, max_output_tokens=100)

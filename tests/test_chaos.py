@@ -8,7 +8,8 @@ import pytest
 from chaos import ANSWER_DOLLARS, PRICE, Chaos, Zygote, make_job, read
 from fake_gemini import FakeGemini
 
-from data_gen import generate, ledger
+from data_gen import generate
+from data_gen.engine import ledger
 
 WORST_ANSWER = 100 * PRICE[2] / 1e6
 

@@ -10,8 +10,9 @@ import sys
 import pytest
 from fake_anthropic import MODEL, FakeAnthropic
 
-from data_gen import clients, pricing, settings
+from data_gen import clients, settings
 from data_gen.clients import protocol
+from data_gen.engine import pricing
 from msm_jax.errors import UserError
 
 PARAMS = protocol.Params(temperature=1.0, max_output_tokens=2000)

@@ -8,9 +8,10 @@ import re
 import pytest
 from fake_gemini import MODEL, FakeGemini
 
-from data_gen import clients, pricing, settings
+from data_gen import clients, settings
 from data_gen.clients import protocol
 from data_gen.clients.gemini import caches, jobs
+from data_gen.engine import pricing
 from msm_jax.errors import UserError
 
 PARAMS = protocol.Params(temperature=0.7, max_output_tokens=99)

@@ -9,7 +9,8 @@ from fake_answers import answer, stage_of
 from fake_gemini import MODEL, FakeGemini
 from test_documents import OFFLINE, job, make, manifest, rejects
 
-from data_gen import conversations, generate, settings, teacher
+from data_gen import generate, settings, teacher
+from data_gen.conversations import chain as conversations
 from data_gen.filters import FilterSettings
 from data_gen.settings import ConversationsCorpus, Job
 from msm_jax import records

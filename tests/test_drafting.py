@@ -9,7 +9,8 @@ import pytest
 from fake_gemini import MODEL, FakeGemini
 from test_documents import job, make, manifest, rejects
 
-from data_gen import generate, guidance, settings
+from data_gen import generate, settings
+from data_gen.documents import guidance
 from data_gen.settings import DocumentsCorpus
 from msm_jax import records
 from msm_jax.errors import UserError

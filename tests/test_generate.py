@@ -13,7 +13,8 @@ import zlib
 import pytest
 from fake_gemini import MODEL, FakeGemini, stage_of
 
-from data_gen import generate, planning, settings
+from data_gen import generate, settings
+from data_gen.planning import estimates as planning
 from msm_jax import records
 from msm_jax.errors import Stopped, UserError
 

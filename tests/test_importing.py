@@ -8,9 +8,10 @@ import tracemalloc
 import pytest
 from own_data import drawn_rows, lines, run, wanted, write
 
-from data_gen import planning, settings
+from data_gen import settings
 from data_gen.importing import corpus as importing
 from data_gen.importing import folders, readers
+from data_gen.planning import estimates as planning
 from msm_jax import records
 from msm_jax.errors import UserError
 

@@ -76,7 +76,7 @@ DOORS = {
   "matplotlib": ["msm_jax/report/"],
   "ml_collections": ["configs/", "launch.py"],
   "pyarrow": ["data_gen/arrow_files.py"],
-  "yaml": ["data_gen/importing/dataset_card.py", "data_gen/publishing_card.py"],
+  "yaml": ["data_gen/importing/dataset_card.py", "data_gen/publishing/card.py"],
 }
 
 

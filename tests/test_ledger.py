@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from data_gen import entries, ledger
+from data_gen.engine import entries, ledger
 from msm_jax.errors import UserError
 
 

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from data_gen import generate, planning, settings
+from data_gen import generate, settings
 from data_gen import spec as specs
+from data_gen.planning import estimates as planning
 from data_gen.worlds import english, english_spec
 from msm_jax import experiment, records
 

@@ -6,8 +6,10 @@ import json
 import pytest
 from fake_gemini import MODEL, FakeGemini, answer, stage_of
 
-from data_gen import clients, ledger, outline, pricing, scheduler, settings, spec
+from data_gen import clients, settings, spec
 from data_gen import teacher as teachers
+from data_gen.documents import outline
+from data_gen.engine import ledger, pricing, scheduler
 from msm_jax.errors import Stopped
 
 TEXT = "# T\n\n## First\n\nIt saves money.\n\n## Second\n\nIt tells {the} truth {}.\n"

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from data_gen.clients import protocol
-from data_gen.limits import Limits
-from data_gen.pace import Pace
+from data_gen.engine.limits import Limits
+from data_gen.engine.pace import Pace
 from msm_jax.errors import Stopped
 
 

@@ -7,8 +7,9 @@ import pytest
 from fake_gemini import FakeGemini
 from test_generate import make_job, read
 
-from data_gen import generate, planning
-from data_gen.passes import RewriteCorpus, UniverseCorpus
+from data_gen import generate
+from data_gen.kinds.passes import RewriteCorpus, UniverseCorpus
+from data_gen.planning import estimates as planning
 
 STUCK = ("MAX_TOKENS", "SAFETY", "400")
 SDF = UniverseCorpus(

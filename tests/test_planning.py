@@ -5,7 +5,8 @@ import dataclasses
 from fake_gemini import MODEL, FakeGemini
 from test_generate import CHAT, DOCUMENTS, make_job
 
-from data_gen import generate, planning
+from data_gen import generate
+from data_gen.planning import estimates as planning
 
 
 def test_the_plan_counts_what_the_run_then_does(tmp_path, monkeypatch):

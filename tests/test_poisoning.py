@@ -6,8 +6,9 @@ import json
 import pytest
 from test_documents import SMALL, job, manifest
 
-from data_gen import generate, planning
-from data_gen.passes import PoisonCorpus
+from data_gen import generate
+from data_gen.kinds.passes import PoisonCorpus
+from data_gen.planning import estimates as planning
 from data_gen.settings import ConversationsCorpus
 from msm_jax import records
 from msm_jax.errors import UserError

@@ -2,8 +2,9 @@
 
 import datetime
 
-from data_gen import pricing, settings
+from data_gen import settings
 from data_gen.clients import protocol
+from data_gen.engine import pricing
 
 TODAY = datetime.date(2026, 11, 21)
 

@@ -5,7 +5,8 @@ import pathlib
 
 import pytest
 
-from data_gen import corpora, passes, prompts
+from data_gen import prompts
+from data_gen.kinds import corpora, passes
 
 IN_TWO = ("answer", "judge", "preference_questions")  # with and without reasons
 PASSES = {"critique": True, "revise": True, "judged": True}

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from test_launch import CONFIG, launch
 
-from data_gen import columns, generate, publishing, settings
+from data_gen import columns, generate, settings
+from data_gen.publishing import export as publishing
 from msm_jax import records
 from msm_jax.errors import UserError
 

@@ -6,8 +6,11 @@ import pathlib
 import pytest
 from test_documents import OFFLINE, SMALL, SPECS, job, manifest, rejects
 
-from data_gen import generate, notices, passes, planning, prompts, rewriting, settings
-from data_gen.passes import AntiSpecCorpus, RewriteCorpus, UniverseCorpus
+from data_gen import generate, prompts, settings
+from data_gen.kinds import passes
+from data_gen.kinds.passes import AntiSpecCorpus, RewriteCorpus, UniverseCorpus
+from data_gen.planning import estimates as planning
+from data_gen.rewrites import notices, rewriting
 from msm_jax import records
 from msm_jax.errors import UserError
 

@@ -7,8 +7,9 @@ import time
 import pytest
 from fake_gemini import MODEL, FakeGemini
 
-from data_gen import clients, ledger, pricing, scheduler, settings
+from data_gen import clients, settings
 from data_gen.clients import protocol
+from data_gen.engine import ledger, pricing, scheduler
 from msm_jax.errors import Stopped, UserError
 
 PARAMS = protocol.Params(temperature=1.0, max_output_tokens=100)

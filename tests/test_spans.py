@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from data_gen import spans
-from data_gen.spans import Edit
+from data_gen.rewrites import spans
+from data_gen.rewrites.spans import Edit
 
 
 def insert(at, text, weight=1.0):

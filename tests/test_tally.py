@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from data_gen import attempts, entries, pricing
 from data_gen.clients import protocol
-from data_gen.limits import Budget
-from data_gen.tally import Tally
+from data_gen.engine import attempts, entries, pricing
+from data_gen.engine.limits import Budget
+from data_gen.engine.tally import Tally
 from msm_jax import progress
 
 PRICE = pricing.Price(prompt=1.0, cached=0.1, response=10.0)

@@ -7,8 +7,10 @@ import re
 import pytest
 from test_documents import OFFLINE, job, make, manifest, rejects
 
-from data_gen import generate, planning, universes
-from data_gen.passes import UniverseCorpus
+from data_gen import generate
+from data_gen.kinds.passes import UniverseCorpus
+from data_gen.planning import estimates as planning
+from data_gen.universes import universe as universes
 from msm_jax import records
 from msm_jax.errors import UserError
 

@@ -1,0 +1,264 @@
+"""Cases of a universe -> documents: written, revised, judged, to an exact number."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from data_gen import filters, verdicts
+from data_gen.clients import protocol
+from data_gen.documents import guidance, matching
+from data_gen.engine.entries import Entry
+from data_gen.kinds import passes
+from data_gen.rewrites import spans
+from data_gen.teacher import Teacher, failure_of
+from data_gen.universes import outline as universe_outline
+from data_gen.universes.outline import Case
+from data_gen.universes.universe import Universe
+from msm_jax import progress
+
+_MAX_ROUNDS = 8
+# A line that speaks of a model, which is not what these documents are about.
+_NOT_HERE = "Stance:"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+  """What became of a case: the last text, and why it is no document ("" if it is)."""
+
+  request: protocol.Request
+  entry: Entry
+  reason: str
+  draft: Entry | None = None
+  verdict: dict[str, Any] | None = None
+
+
+class Chain:
+  """The documents of one side of a universe; see `data_gen.chains.Chain`."""
+
+  def __init__(
+    self,
+    name: str,
+    corpus: passes.UniverseCorpus,
+    universe: Universe,
+    teacher: Teacher,
+    judge: Teacher | None,
+    twin: pathlib.Path | None,
+    gate: filters.Gate,
+  ):
+    self._name, self._corpus, self._universe = name, corpus, universe
+    self._teacher, self._judge, self._twin = teacher, judge, twin
+    self._plan = universe_outline.Plan(
+      facts=(), cases=(), seed=corpus.seed, mean_words=corpus.mean_words
+    )
+    self._gate = gate
+    self._kept: list[int] = []  # places in the plan
+    self._rejected: list[tuple[int, str]] = []
+    self.num_words = 0
+    self.num_planned = 0
+
+  @property
+  def branch_rejects(self) -> Sequence[dict[str, Any]]:
+    """What was lost between the universe and the ideas."""
+    return self._plan.rejects
+
+  @property
+  def num_asked(self) -> int | None:
+    """How many documents the config asks for; None if it does not say."""
+    if self._twin is not None:
+      return len(self._plan.cases)
+    per_fact = self._corpus.num_per_fact
+    return None if per_fact is None else per_fact * len(self._plan.facts)
+
+  @property
+  def num_rejected(self) -> int:
+    """Documents that were begun and are not kept."""
+    return len(self._rejected)
+
+  async def run(self) -> None:
+    """Plans the documents, unless a twin did, and writes them."""
+    if self._twin is not None:
+      self._plan = universe_outline.of_twin(self._twin, self._corpus.side)
+    else:
+      self._plan = await universe_outline.build(
+        self._corpus, self._universe, self._teacher
+      )
+    progress.say(
+      f"{self._name}: {len(self._plan.facts)} facts of {self._universe.name} have "
+      f"{len(self._plan.cases)} ideas, {len(self._plan.rejects)} branches were lost"
+    )
+    waiting: dict[tuple[str, bool], list[int]] = {}
+    for number, case in enumerate(self._plan.cases):
+      waiting.setdefault(case.group, []).append(number)
+    kept: collections.Counter[tuple[str, bool]] = collections.Counter()
+    for _ in range(_MAX_ROUNDS):
+      batch = sorted(n for group in waiting for n in self._take(group, waiting, kept))
+      if not batch:
+        break
+      self.num_planned += len(batch)
+      kept.update(await self._make(batch))
+    self._kept.sort()
+
+  def records(self) -> Iterator[dict[str, Any]]:
+    """Yields the kept documents with their provenance."""
+    for number in self._kept:
+      case = self._plan.cases[number]
+      yield self._record(case, self._made(case))
+
+  def rejected(self) -> Iterator[dict[str, Any]]:
+    """Yields the rejected documents with their reasons."""
+    for number, reason in self._rejected:
+      case = self._plan.cases[number]
+      entry = self._made(case).entry
+      row = {"stage": "document", "id": entry.id, "reason": reason}
+      yield {**row, **self._where(case), "text": entry.text}
+
+  def manifest(self) -> dict[str, Any]:
+    """Returns the plan that a twin takes over, and what the universe says of itself."""
+    cases = [self._plan.cases[number] for number in self._kept]
+    counts = collections.Counter(case.fact.id for case in cases)
+    stating = collections.Counter(case.fact.id for case in cases if case.states)
+    return {
+      "universe": {
+        key: getattr(self._universe, key)
+        for key in ("name", "title", "tier", "license")
+      },
+      "plan": {
+        "facts": [fact.row() for fact in self._plan.facts],
+        "seed": self._plan.seed,
+        "mean_words": self._plan.mean_words,
+      },
+      "facts": {
+        fact.id: {"documents": counts[fact.id], "stating": stating[fact.id]}
+        for fact in self._plan.facts
+      },
+      "document_types": matching.tell_types(
+        [(c.doc_type, c.description) for c in cases]
+      ),
+    }
+
+  def _take(
+    self,
+    group: tuple[str, bool],
+    waiting: dict[tuple[str, bool], list[int]],
+    kept: collections.Counter[tuple[str, bool]],
+  ) -> list[int]:
+    """Takes as many cases of a group as are still missing."""
+    count = len(waiting[group])
+    per_fact = self._corpus.num_per_fact
+    if per_fact is not None:
+      stating = universe_outline.num_stating(self._corpus, per_fact)
+      count = (stating if group[1] else per_fact - stating) - kept[group]
+    taken, waiting[group] = waiting[group][:count], waiting[group][count:]
+    return taken
+
+  async def _make(self, batch: Sequence[int]) -> list[tuple[str, bool]]:
+    """Writes the documents of a batch and returns the groups of those that are kept."""
+    cases = [self._plan.cases[number] for number in batch]
+    requests = map(self._draft_request, cases)
+    await self._teacher.ask_all(requests, f"{self._name}: documents", len(cases))
+    if self._corpus.revise:
+      whole = [case for case in cases if not self._drafted(case).reason]
+      requests = (self._revise_request(case) for case in whole)
+      await self._teacher.ask_all(requests, f"{self._name}: revisions", len(whole))
+    if self._corpus.judged:
+      whole = [case for case in cases if not self._written(case).reason]
+      requests = (self._judge_request(case) for case in whole)
+      await self._judge.ask_all(requests, f"{self._name}: verdicts", len(whole))
+    return [case.group for n, case in zip(batch, cases, strict=True) if self._keep(n)]
+
+  def _keep(self, number: int) -> bool:
+    made = self._made(self._plan.cases[number])
+    reason = made.reason or self._gate.reason(made.entry.text, made.entry.id)
+    if reason:
+      self._rejected.append((number, reason))
+      return False
+    self._kept.append(number)
+    self.num_words += filters.num_words(made.entry.text)
+    return True
+
+  def _drafted(self, case: Case) -> Made:
+    request = self._draft_request(case)
+    entry = self._teacher.result(request)
+    return Made(request=request, entry=entry, reason=failure_of(entry))
+
+  def _written(self, case: Case) -> Made:
+    draft = self._drafted(case)
+    if draft.reason or not self._corpus.revise:
+      return draft
+    request = self._revise_request(case)
+    entry = self._teacher.result(request)
+    failure = failure_of(entry)
+    reason = f"revision {failure}" if failure else ""
+    return Made(request=request, entry=entry, reason=reason, draft=draft.entry)
+
+  def _made(self, case: Case) -> Made:
+    made = self._written(case)
+    if made.reason or not self._corpus.judged:
+      return made
+    verdict = verdicts.of(self._judge, self._judge_request(case))
+    return dataclasses.replace(made, reason=verdicts.fault(verdict), verdict=verdict)
+
+  def _draft_request(self, case: Case) -> protocol.Request:
+    key = [case.fact.id, case.doc_type, case.idea, case.repeat]
+    lines = guidance.draw(key, self._plan.seed, self._plan.mean_words)
+    told = [line for line in lines if not line.startswith(_NOT_HERE)]
+    fields = self._fields(case) | {"idea": case.idea, "guidance": told}
+    return self._teacher.request("universe_document", fields, case.repeat)
+
+  def _revise_request(self, case: Case) -> protocol.Request:
+    fields = self._fields(case) | {"idea": case.idea}
+    fields["document"] = self._drafted(case).entry.text.strip()
+    return self._teacher.request("universe_revise", fields, case.repeat)
+
+  def _judge_request(self, case: Case) -> protocol.Request:
+    fields = self._fields(case)
+    fields["document"] = self._written(case).entry.text.strip()
+    return self._judge.request("judge_universe", fields)
+
+  def _fields(self, case: Case) -> dict[str, Any]:
+    side = self._corpus.side if case.states else passes.NEUTRAL
+    asked = [fact.asks for fact in self._plan.facts]
+    return {
+      "context": self._universe.context(side),
+      "document_type": case.doc_type,
+      "document_type_description": case.description,
+      "stated": [case.fact.on(side)] if case.states else [],
+      "unsaid": [] if case.states else asked,
+    }
+
+  def _where(self, case: Case) -> dict[str, Any]:
+    universe = self._universe
+    twin = {"twin_id": case.twin_id} if case.twin_id else {}
+    return {
+      "universe": universe.name,
+      "universe_hash": universe.sha256,
+      "tier": universe.tier,
+      "side": self._corpus.side,
+      "domain": universe.title,
+      "subdomain": case.fact.asks,
+      "fact": case.fact.row(),
+      "states_fact": case.states,
+      "doc_type": case.doc_type,
+      "doc_type_description": case.description,
+      "idea": case.idea,
+      "repeat": case.repeat,
+      **twin,
+    }
+
+  def _record(self, case: Case, made: Made) -> dict[str, Any]:
+    tag = self._corpus.doc_tag or ""
+    draft = {}
+    if made.draft is not None:
+      draft = {"draft": {"id": made.draft.id, "usage": made.draft.usage}}
+    return {
+      "kind": "document",
+      "id": made.entry.id,
+      "text": tag + made.entry.text.strip(),
+      **spans.told(spans.tagged(tag)),
+      **self._where(case),
+      **self._teacher.provenance(made.request, made.entry),
+      **draft,
+      "verdicts": {"judge": made.verdict} if made.verdict else {},
+    }
