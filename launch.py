@@ -4,18 +4,17 @@ Modes, flags, exit codes; nothing else. Exit codes: 0 done, 2 the user can fix i
 stopped on purpose (run again to go on).
 """
 
-import errno
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from absl import flags, logging
 from ml_collections import config_flags
 
-from msm_jax import distributed, progress
-from msm_jax.errors import Stopped, UserError
+from msm_jax import distributed, exits, progress
+from msm_jax.errors import UserError
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:ARG]")
@@ -51,20 +50,17 @@ flags.DEFINE_bool("stats", False, "show: figures of a corpus or a shard")
 flags.DEFINE_string("row", None, "show: the record with this id or number, all of it")
 flags.DEFINE_bool("verify", False, "show: compare a corpus with its manifest")
 
-EXIT_USER, EXIT_STOPPED = 2, 75
-_DISK = {
-  errno.ENOSPC: "free some space or choose another --workdir",
-  errno.EDQUOT: "free some space or choose another --workdir",
-  errno.EACCES: "mend its permissions or choose another place",
-  errno.EROFS: "choose another place",
-}
 _POSITIONAL: list[str] = []  # what follows MODE and is no flag
 
 
 def run() -> None:
   """Does every step that is not done yet, then the report."""
-  _paths(_experiment()), _arms(_experiment()), _seeds()  # refuse what is not there
-  for step in (generate, prepare, train, evaluate, report):
+  (
+    _experiment().paths(FLAGS.arm, FLAGS.stage),
+    _arms(_experiment()),
+    _seeds(),
+  )  # refuse what is not there
+  for step in _STEPS:
     step()
 
 
@@ -95,17 +91,21 @@ def prepare() -> None:
 
 def train() -> None:
   """Trains the tree of stages, seeds dealt to worker processes."""
+  from msm_jax import workers
+
   experiment, seeds = _experiment(), _seeds()
-  paths = _paths(experiment)
+  paths = experiment.paths(FLAGS.arm, FLAGS.stage)
   study = _study(experiment)
   if all([study.is_done(path, seed) for path in paths for seed in seeds]):
     return progress.say("train: done")
-  if not _dealt_to_workers("train", seeds, experiment.num_workers):
+  if not workers.deal("train", seeds, experiment.num_workers):
     study.train_all(seeds, paths)
 
 
 def evaluate() -> None:
   """Evaluates every arm and seed."""
+  from msm_jax import workers
+
   if distributed.num_processes() > 1:
     raise UserError(
       "evaluate works in one process: run it again on one host, in the same --workdir"
@@ -115,7 +115,7 @@ def evaluate() -> None:
   study = _study(experiment)
   if not any(study.missing(arm, seed) for arm in arms for seed in seeds):
     return progress.say("evaluate: done")
-  if not _dealt_to_workers("evaluate", seeds, experiment.num_workers):
+  if not workers.deal("evaluate", seeds, experiment.num_workers):
     study.evaluate_all(seeds, arms)
 
 
@@ -233,12 +233,16 @@ def sample() -> None:
 def show() -> None:
   """Prints what lies at a path."""
   from msm_jax import show as show_lib
+  from msm_jax import show_corpus
 
   if len(_POSITIONAL) != 1:
     raise UserError("show needs one PATH: python launch.py show PATH [--limit=N]")
   path = pathlib.Path(_POSITIONAL[0])
-  lines = _closer(path)
-  if lines is None:
+  asked = {name: FLAGS[name].value for name in ("sample", "stats", "row", "verify")}
+  asked = {name: value for name, value in asked.items() if value not in (None, False)}
+  if asked:
+    lines = show_corpus.show(path, asked, limit=FLAGS.limit, seed=_draw_seed())
+  else:
     lines = show_lib.show(path, limit=FLAGS.limit, colour=sys.stdout.isatty())
   for line in lines:
     print(line)
@@ -252,43 +256,9 @@ def doctor() -> None:
     print(line)
 
 
-MODES: dict[str, Callable[[], None]] = {
-  mode.__name__: mode
-  for mode in (
-    run,
-    plan,
-    generate,
-    prepare,
-    train,
-    evaluate,
-    report,
-    export,
-    verify,
-    sample,
-    show,
-    doctor,
-  )
-}
-
-
-def _closer(path: pathlib.Path) -> Iterable[str] | None:
-  """Returns what `show` prints of a corpus if a flag asks for it, else None."""
-  from msm_jax import show_corpus
-
-  asked = {name: FLAGS[name].value for name in ("sample", "stats", "row", "verify")}
-  chosen = [name for name, value in asked.items() if value not in (None, False)]
-  if len(chosen) > 1:
-    raise UserError(f"show: one of --{' and --'.join(chosen)} at a time")
-  if not chosen:
-    return None
-  if chosen == ["row"]:
-    return show_corpus.row(path, FLAGS.row)
-  if chosen == ["sample"]:
-    seed = FLAGS.seed[0] if FLAGS.seed else "0"
-    if not seed.isdigit():
-      raise UserError(f"--seed={seed} is not a whole number")
-    return show_corpus.sample(path, limit=FLAGS.limit, seed=int(seed))
-  return show_corpus.stats(path) if chosen == ["stats"] else show_corpus.verify(path)
+_STEPS = (generate, prepare, train, evaluate, report)
+_OTHERS = (export, verify, sample, show, doctor)
+MODES = {mode.__name__: mode for mode in (run, plan, *_STEPS, *_OTHERS)}
 
 
 def _config() -> dict:
@@ -360,20 +330,12 @@ def _one_seed(experiment) -> int:
   return seeds[0]
 
 
-def _paths(experiment) -> list[tuple[str, ...]]:
-  """Returns the paths to train, narrowed by --arm and --stage."""
-  paths = experiment.paths()
-  if FLAGS.arm:
-    arm = experiment.arm_path(FLAGS.arm)
-    paths = [path for path in paths if path == arm[: len(path)]]
-  if FLAGS.stage:
-    if FLAGS.stage not in experiment.stages:
-      raise UserError(
-        f"--stage={FLAGS.stage} is not one of {sorted(experiment.stages)}"
-      )
-    ends = [path for path in paths if path[-1] == FLAGS.stage]
-    paths = [path for path in paths if any(path == end[: len(path)] for end in ends)]
-  return paths
+def _draw_seed() -> int:
+  """Returns the seed of what `show --sample` draws."""
+  seed = FLAGS.seed[0] if FLAGS.seed else "0"
+  if not seed.isdigit():
+    raise UserError(f"--seed={seed} is not a whole number")
+  return int(seed)
 
 
 def _arms(experiment) -> list[str]:
@@ -382,16 +344,6 @@ def _arms(experiment) -> list[str]:
     return list(experiment.arms)
   experiment.arm_path(FLAGS.arm)
   return [FLAGS.arm]
-
-
-def _dealt_to_workers(mode: str, seeds: list[int], num_workers: int) -> bool:
-  """Runs `mode` in worker processes where that pays; returns whether it did."""
-  from msm_jax import workers
-
-  if num_workers == 1 or len(seeds) == 1 or workers.is_worker():
-    return False
-  workers.run(workers.launch_command([mode, *sys.argv[2:]]), seeds, num_workers)
-  return True
 
 
 def _set_up() -> None:
@@ -424,54 +376,23 @@ def _parse_flags(arguments: list[str]) -> Callable[[], None]:
     ValueError,
     OSError,
   ) as error:
-    raise UserError(_one_line(error)) from None
+    raise UserError(exits.one_line(error)) from None
   if positional and arguments[1] != "show":
     raise UserError(f"{positional[0]!r} is not understood: flags begin with --")
   _POSITIONAL[:] = positional
   return MODES[arguments[1]]
 
 
-def _one_line(error: BaseException) -> str:
-  return " ".join(str(error).split())
-
-
-def _reason_of_disk(error: BaseException | None) -> str | None:
-  """Returns what the disk refused, if that is at the bottom of `error`.
-
-  Libraries wrap it in errors of their own, so the chain is walked and texts are read.
-  """
-  while error is not None:
-    for number, way_out in _DISK.items():
-      if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
-        where = getattr(error, "filename", None) or f"--workdir={FLAGS.workdir}"
-        return f"{where}: {os.strerror(number)}; {way_out}, then run again to go on"
-    error = error.__cause__ or error.__context__
-  return None
-
-
 def main(arguments: list[str]) -> int:
   """Runs one mode and returns the exit code."""
-  try:
+
+  def work():
     mode = _parse_flags(arguments)
     _set_up()
     distributed.initialize()
     mode()
-  except UserError as error:
-    print(f"error: {_one_line(error)}", file=sys.stderr)
-    return EXIT_USER
-  except Stopped as error:
-    print(_one_line(error), file=sys.stderr)
-    return EXIT_STOPPED
-  except KeyboardInterrupt:
-    print("stopped; run again to go on", file=sys.stderr)
-    return EXIT_STOPPED
-  except Exception as error:
-    reason = _reason_of_disk(error)
-    if reason is None:
-      raise
-    print(f"error: {reason}", file=sys.stderr)
-    return EXIT_USER
-  return 0
+
+  return exits.code_of(work, lambda: f"--workdir={FLAGS.workdir}")
 
 
 if __name__ == "__main__":

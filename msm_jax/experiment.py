@@ -129,9 +129,21 @@ class Experiment:
   evals: Mapping[str, Mapping[str, Any]]
   report: Mapping[str, Any]
 
-  def paths(self) -> list[tuple[str, ...]]:
-    """Returns every path of stages that an arm needs, parents first, each once."""
-    found = {arm[:n] for arm in self.arms.values() for n in range(1, len(arm) + 1)}
+  def paths(
+    self, arm: str | None = None, stage: str | None = None
+  ) -> list[tuple[str, ...]]:
+    """Returns every path of stages that an arm needs, parents first, each once.
+
+    Args:
+      arm: only those of this arm.
+      stage: only those that end with this stage, and what comes before them.
+    """
+    ends = list(self.arms.values()) if arm is None else [self.arm_path(arm)]
+    if stage is not None:
+      if stage not in self.stages:
+        raise UserError(f"--stage={stage} is not one of {sorted(self.stages)}")
+      ends = [path[: path.index(stage) + 1] for path in ends if stage in path]
+    found = {path[:n] for path in ends for n in range(1, len(path) + 1)}
     return sorted(found, key=lambda path: (len(path), path))
 
   def arm_path(self, arm: str) -> tuple[str, ...]:

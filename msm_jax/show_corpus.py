@@ -67,6 +67,29 @@ class Corpus:
       number += shard["num_records"]
 
 
+def show(
+  path: pathlib.Path, asked: Mapping[str, Any], *, limit: int, seed: int
+) -> Iterator[str]:
+  """Yields the lines of one way to look closer.
+
+  Args:
+    path: a corpus or a shard.
+    asked: one of sample, stats, row (with the id or number) and verify.
+    limit, seed: of a draw.
+
+  Raises:
+    UserError: more than one way is asked for.
+  """
+  if len(asked) > 1:
+    raise UserError(f"show: one of --{' and --'.join(asked)} at a time")
+  (way,) = asked
+  if way == "row":
+    return row(path, asked[way])
+  if way == "sample":
+    return sample(path, limit=limit, seed=seed)
+  return stats(path) if way == "stats" else verify(path)
+
+
 def sample(path: pathlib.Path, *, limit: int, seed: int) -> Iterator[str]:
   """Yields `limit` records drawn at random, in the order of the corpus."""
   corpus = Corpus(path)

@@ -13,17 +13,27 @@ import threading
 from collections.abc import Sequence
 from typing import IO
 
-from msm_jax import progress
+from msm_jax import exits, progress
 from msm_jax.errors import Stopped, UserError
 
 _IS_WORKER = "MSM_JAX_WORKER"
-_EXIT_USER, _EXIT_STOPPED = 2, 75
-_ERROR = "error: "  # how launch.py begins the one line for the user
 
 
 def is_worker() -> bool:
   """Returns whether this process was started by `run`."""
   return _IS_WORKER in os.environ
+
+
+def deal(mode: str, seeds: Sequence[int], num_workers: int) -> bool:
+  """Runs `mode` of this very command in worker processes where that pays.
+
+  Returns:
+    Whether it did; if not, this process is to do the work.
+  """
+  if num_workers == 1 or len(seeds) == 1 or is_worker():
+    return False
+  run(launch_command([mode, *sys.argv[2:]]), seeds, num_workers)
+  return True
 
 
 def run(command: Sequence[str], seeds: Sequence[int], num_workers: int) -> None:
@@ -58,10 +68,10 @@ def run(command: Sequence[str], seeds: Sequence[int], num_workers: int) -> None:
       echo.join(timeout=10)
   if all(code == 0 for code in codes):
     return
-  if any(code not in (0, _EXIT_STOPPED, -signal.SIGTERM) for code in codes):
+  if any(code not in (0, exits.STOPPED, -signal.SIGTERM) for code in codes):
     if errors:
       raise UserError(errors[0])
-    if _EXIT_USER in codes:
+    if exits.USER in codes:
       raise UserError("a worker process stopped; what it said stands above")
     raise RuntimeError(f"a worker process failed (exit codes {codes}); see above")
   raise Stopped("stopped; run again to go on")
@@ -115,8 +125,8 @@ def _stop(workers: Sequence[subprocess.Popen]) -> None:
 def _echo(stream: IO[str], prefix: str, errors: list[str]) -> None:
   """Passes a worker's lines on, and keeps what it says that a person can fix."""
   for line in stream:
-    if line.startswith(_ERROR):
-      errors.append(line.removeprefix(_ERROR).strip())
+    if line.startswith(exits.ERROR):
+      errors.append(line.removeprefix(exits.ERROR).strip())
     else:
       progress.say(prefix + line.rstrip("\n"))
 

@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A file of msm_jax imports only files above it in this list.
 ORDER = [
   "errors",
+  "exits",
   "progress",
   "fields",
   "interrupt",
