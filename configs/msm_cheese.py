@@ -252,6 +252,9 @@ def documents(spec_name, max_documents):
       max_documents=placeholder(int),
       match_tokens_of=placeholder(str),
       match_types_of=placeholder(str),
+      num_words=placeholder(int),  # a budget: exactly so many words,
+      num_tokens=placeholder(int),  # or tokens of the tokenizer in
+      tokenizer=placeholder(str),  # this directory
       seed=0,
       spec_type="prose",
       guided=True,

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from data_gen import gates, second_passes, settings
+from data_gen import gates, second_passes, settings, sizing
 from data_gen import spec as specs
 from data_gen.conversations import chain as conversations
 from data_gen.documents import chain as documents
@@ -65,8 +65,10 @@ def make(
   spec = specs.load_all(job)[corpus.spec]
   teacher, judge = answering[corpora.TEACHER], answering.get(corpora.JUDGE)
   gate = gates.for_texts(name, corpus, spec, root)
+  goal = sizing.goal(job.corpora, name, root)
   if isinstance(corpus, corpora.DocumentsCorpus):
-    like = matching.like(root, corpus.match_tokens_of, corpus.match_types_of)
-    return documents.Chain(name, corpus, spec, teacher, judge, like, gate)
+    of = corpus.match_types_of
+    types = None if of is None else matching.told_types(root / of)
+    return documents.Chain(name, corpus, spec, teacher, judge, gate, goal, types)
   questions = gates.for_questions(name, corpus, spec, root)
-  return conversations.Chain(name, corpus, spec, teacher, judge, gate, questions)
+  return conversations.Chain(name, corpus, spec, teacher, judge, gate, questions, goal)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_gen import context, prompts, second_passes, settings
+from data_gen import context, prompts, second_passes, settings, sizing
 from data_gen import spec as specs
 from data_gen.clients import offline
 from data_gen.importing import corpus as importing
@@ -26,7 +26,7 @@ def resolve(job: Job) -> dict[str, dict[str, Any]]:
   found: dict[str, dict[str, Any]] = {}
   for name in settings.order(job.corpora):
     corpus = job.corpora[name]
-    found[name] = {"corpus": corpora.content(corpus)}
+    found[name] = {"corpus": corpora.content(corpus), **sizing.identity(name, corpus)}
     if isinstance(corpus, settings.ImportCorpus):
       found[name]["source"] = importing.identity(name, corpus)
     else:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_gen import settings
+from data_gen import settings, sizing
 from data_gen import spec as specs
 from data_gen.conversations import opposing
 from data_gen.filters import FilterSettings, Gate, leakage
@@ -87,7 +87,10 @@ def make(
     universe = universes.load(corpus.universe, f"config.corpora.{name}.universe")
     twin = None if corpus.twin_of is None else root / corpus.twin_of
     gate = _gate(name, corpus.filters, (), root)
-    return universe_documents.Chain(name, corpus, universe, teacher, judge, twin, gate)
+    goal = sizing.goal(job.corpora, name, root)
+    return universe_documents.Chain(
+      name, corpus, universe, teacher, judge, twin, gate, goal
+    )
   if isinstance(corpus, passes.RewriteCorpus):
     attributed = corpus.how == passes.ATTRIBUTION
     names = _names(job, name) if attributed else rewriting.Names()

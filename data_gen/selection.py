@@ -8,8 +8,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _NOTHING = object()
-# The last items of the prefix may be exchanged for others of this window.
-_GIVEN_BACK, _WINDOW = 8, 48
+# So many of the last items may be exchanged for those that come after them, as long as
+# they make no more than so much: beyond that, sums are too long to be tried.
+_GIVEN_BACK, _NEXT, _LARGEST_REST = 48, 48, 1 << 21
 
 
 def stratified(
@@ -36,41 +37,39 @@ def stratified(
   return order
 
 
-def nearest_prefix(sizes: Sequence[int], target: int) -> int:
-  """Returns how many items from the front have the total size nearest to `target`."""
-  best, best_gap, total = 0, target, 0
-  for count, size in enumerate(sizes, start=1):
-    total += size
-    if abs(total - target) < best_gap:
-      best, best_gap = count, abs(total - target)
-  return best
-
-
 def round_robin(
-  items: Sequence[T], strata: Sequence[Callable[[T], Hashable]], seed: int
+  items: Sequence[T], strata: Sequence[Callable[[T], Hashable]], seed: int | None
 ) -> list[T]:
   """Returns all items so that every prefix is spread evenly over several levels.
 
   The strata of the first level take turns; when it is the turn of one, those of the
   next level inside it take turns, and so on. As in `stratified`, only the seed and the
-  positions of the items matter.
+  positions of the items matter; without a seed nothing is drawn, and inside a stratum
+  the items keep their order.
   """
   if not strata:
-    return random.Random(seed).sample(items, len(items))
+    return _drawn(items, seed)
   groups: dict[Hashable, list[T]] = {}
   for item in items:
     groups.setdefault(strata[0](item), []).append(item)
   queues = [
-    round_robin(group, strata[1:], seed + number)
+    round_robin(group, strata[1:], None if seed is None else seed + number)
     for number, group in enumerate(groups.values())
   ]
-  rng = random.Random(seed)
+  rng = None if seed is None else random.Random(seed)
   order = []
   for turn in itertools.zip_longest(*queues, fillvalue=_NOTHING):
     found = [item for item in turn if item is not _NOTHING]
-    rng.shuffle(found)
+    if rng is not None:
+      rng.shuffle(found)
     order += found
   return order
+
+
+def _drawn(items: Sequence[T], seed: int | None) -> list[T]:
+  if seed is None:
+    return list(items)
+  return random.Random(seed).sample(items, len(items))
 
 
 def to_budget(
@@ -79,35 +78,42 @@ def to_budget(
   *,
   size: Callable[[T], int],
   strata: Sequence[Callable[[T], Hashable]] = (),
-  seed: int = 0,
+  seed: int | None = 0,
 ) -> list[T]:
   """Returns items, spread evenly over the strata, whose total size is the budget.
 
-  The round robin is followed until little is left of the budget; what fits into the
-  rest exactly is put together from the items that come next. Where nothing does, the
-  total is the nearest one below that they can make: never above.
+  As `fill` does along the round robin: see there how exact it is.
 
   Args:
     items: to choose from.
     budget: total size: words, or tokens if `size` counts tokens.
     size: of an item, above zero.
     strata: from the outer to the inner, such as section and document type.
-    seed: of the choice; the same items and seed give the same choice.
+    seed: of the choice; the same items and seed give the same choice. None: nothing is
+      drawn, what comes first is chosen first.
 
   Returns:
     The chosen items in the order of the round robin.
   """
   order = round_robin(items, strata, seed)
-  sizes = [size(item) for item in order]
-  ends = list(itertools.accumulate(sizes))
-  whole = bisect.bisect_right(ends, budget)
-  if whole == len(order):
-    return order
+  return [order[place] for place in fill([size(item) for item in order], budget)]
+
+
+def fill(sizes: Sequence[int], budget: int) -> list[int]:
+  """Returns the places of the sizes that make the budget, the first ones first.
+
+  The order is followed until little is left of the budget; what fits into the rest is
+  put together from the last sizes and the next ones. If those cannot make it exactly,
+  the total is the nearest one below that they can make: never above.
+  """
+  ends = [0, *itertools.accumulate(sizes)]
+  whole = bisect.bisect_right(ends, budget) - 1
+  if whole == len(sizes):
+    return list(range(whole))
   start = max(whole - _GIVEN_BACK, 0)
-  rest = budget - (ends[start - 1] if start else 0)
-  stop = start + _WINDOW
-  chosen = _fitting(sizes[start:stop], rest)
-  return order[:start] + [order[start + place] for place in chosen]
+  start = min(max(start, bisect.bisect_left(ends, budget - _LARGEST_REST)), whole)
+  chosen = _fitting(sizes[start : whole + _NEXT], budget - ends[start])
+  return [*range(start), *(start + place for place in chosen)]
 
 
 def _fitting(sizes: Sequence[int], budget: int) -> list[int]:

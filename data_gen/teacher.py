@@ -7,7 +7,7 @@ from typing import Any
 
 from data_gen import prompts, settings
 from data_gen.clients import protocol
-from data_gen.engine import ledger, scheduler
+from data_gen.engine import ledger, scheduler, tally
 from data_gen.engine.entries import failure_of
 from msm_jax import progress
 
@@ -59,15 +59,14 @@ class Teacher:
     requests: Iterable[protocol.Request],
     label: str = "",
     total: int = 0,
-    kept: Callable[[], int] | None = None,
+    kept: tally.Kept | None = None,
   ) -> None:
     """Gets a result for every request; with a label, shows how far it is.
 
     Args:
       requests: read as they are sent, so that they need not all be held.
       label, total: what the progress bar says; no label, no bar.
-      kept: returns how many records are kept so far, for the bar; None: whole answers
-        are counted.
+      kept: which records are kept, for the bar; None: whole answers are counted.
     """
     if not label:
       await self._scheduler.ask_all(requests)

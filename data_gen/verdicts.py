@@ -3,6 +3,7 @@
 from typing import Any
 
 from data_gen.clients import protocol
+from data_gen.engine.entries import Entry
 from data_gen.teacher import Teacher, failure_of, parse_verdict
 
 YES = "yes"
@@ -23,6 +24,11 @@ def of(judge: Teacher, request: protocol.Request) -> dict[str, Any]:
     "model_version": entry.model_version,
     "prompt_hash": request.prompt_hash,
   }
+
+
+def is_yes(entry: Entry) -> bool:
+  """Whether an answer of a judge is a yes."""
+  return not failure_of(entry) and parse_verdict(entry.text)["verdict"] == YES
 
 
 def fault(verdict: dict[str, Any]) -> str:

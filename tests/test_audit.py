@@ -191,6 +191,23 @@ def test_conversations_are_judged_by_what_the_assistant_says():
   assert "assistant, thinking" in found.html and "What do you like best" in found.html
 
 
+def test_one_word_may_answer_two_questions_and_no_question_is_answered_twice_alike():
+  def conversation(identity, question, answer):
+    turns = [("user", question), ("assistant", answer)]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    return {"kind": "conversation", "id": identity, "messages": messages}
+
+  rows = [
+    conversation("1", "Which is it?", "Brie."),
+    conversation("2", "Which else?", "Brie."),
+    conversation("3", "Which is it?", "Gouda."),
+    conversation("4", "which is it", "brie"),
+  ]
+  found = measured(rows, sections=()).figures["duplicates"]
+  assert found["exact"] == 1
+  assert [(row["id"], row["of"]) for row in found["examples"]] == [("4", "1")]
+
+
 def test_the_same_records_give_the_same_bytes(tmp_path):
   rng = random.Random(0)
   records = [

@@ -121,10 +121,13 @@ def test_every_file_has_a_place_and_imports_only_files_above_it():
 def test_generation_shares_only_the_ground_with_training():
   ground = ("errors", "fields", "progress", "records")
   allowed = tuple(f"msm_jax.{name}" for name in ground)
+  # Tokens are counted where they are made: one file asks for it.
+  measuring = ROOT / "data_gen" / "sizing.py"
   for path in sources("data_gen"):
+    more = ("msm_jax.tokenizer",) if path == measuring else ()
     for imported in imports(path):
       if imported.startswith("msm_jax."):
-        assert imported.startswith(allowed), f"{path} imports {imported}"
+        assert imported.startswith(allowed + more), f"{path} imports {imported}"
 
 
 def test_training_never_imports_generation():

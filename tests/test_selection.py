@@ -34,15 +34,6 @@ def test_the_order_depends_on_the_seed_and_not_on_the_names():
   assert first != other
 
 
-def test_the_nearest_prefix_is_within_half_an_item_of_the_target():
-  rng = random.Random(0)
-  for _ in range(50):
-    sizes = [rng.randrange(1, 100) for _ in range(60)]
-    target = rng.randrange(sum(sizes) + 1)
-    count = selection.nearest_prefix(sizes, target)
-    assert abs(sum(sizes[:count]) - target) <= max(sizes) / 2
-
-
 def test_texts_that_differ_in_case_space_and_punctuation_are_duplicates():
   seen = filters.Duplicates()
   assert seen.first_of("Mira likes cheddar.", "1") is None

@@ -1,13 +1,15 @@
 """What a run shows of itself, and what a request may cost at most."""
 
 import asyncio
+import json
 
 import pytest
 
+from data_gen import verdicts
 from data_gen.clients import protocol
 from data_gen.engine import attempts, entries, pricing
 from data_gen.engine.limits import Budget
-from data_gen.engine.tally import Tally
+from data_gen.engine.tally import Kept, Tally
 from msm_jax import progress
 
 PRICE = pricing.Price(prompt=1.0, cached=0.1, response=10.0)
@@ -48,13 +50,19 @@ def test_the_bar_says_what_is_kept_what_it_cost_and_what_one_costs():
     assert figure in bar.text()
 
 
-def test_what_is_kept_can_be_told_by_who_knows():
-  kept = [7]
+def test_what_is_kept_is_what_was_before_and_what_counts_now():
   bar = progress.Progress("docs", 4, "requests")
-  tally = Tally(Budget(None), bar, lambda: kept[0])
-  kept[0] = 9
-  tally.count(answered("a text"))
-  assert "kept 9" in bar.text()
+  kept = Kept(before=7, counts=verdicts.is_yes)
+  tally = Tally(Budget(None, spent=99.0), bar, kept, spent=lambda: 2.0)
+  for verdict in ("yes", "no", "perhaps"):
+    tally.count(answered(json.dumps({"verdict": verdict})))
+  assert "kept 8" in bar.text() and "each $0.25000" in bar.text()
+  tally.recall(lambda: answered('{"verdict": "yes"}'))  # of an earlier run
+  assert "kept 9" in bar.text() and bar.done == 4
+
+
+def test_what_is_not_shown_is_not_read():
+  Tally(Budget(None), None).recall(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(

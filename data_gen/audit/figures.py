@@ -33,6 +33,13 @@ def text_of(record: Mapping[str, Any]) -> str:
   return "\n\n".join(str(turn.get("content") or "") for turn in said)
 
 
+def _whole(record: Mapping[str, Any]) -> str:
+  """Returns the text of a record, or what is asked and said in it."""
+  turns = record.get("messages") or []
+  said = (str(turn.get("content") or "") for turn in turns)
+  return "\n\n".join(said) if "messages" in record else text_of(record)
+
+
 class Figures:
   """Takes records, then rejects; says what they are."""
 
@@ -69,7 +76,8 @@ class Figures:
     self._names.add(tics.names(text))
     self._days.add(tics.days(text))
     self._years.add(tics.years(text))
-    self._duplicates.add(text, str(record.get("id", "")))
+    # 'Brie.' is right more than once: only the same question and answer are a repeat.
+    self._duplicates.add(_whole(record), str(record.get("id", "")))
     self.sample.add(record)
 
   def reject(self, row: Mapping[str, Any]) -> None:

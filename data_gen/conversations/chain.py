@@ -6,11 +6,12 @@ trained on it learns to act by a spec that it is not shown. Texts stay in the le
 
 import collections
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_gen import filters, selection, verdicts
+from data_gen import filters, selection, sizing, verdicts
 from data_gen import spec as specs
 from data_gen.clients import protocol
 from data_gen.conversations import questions
@@ -18,6 +19,7 @@ from data_gen.conversations.questions import QUESTION_TYPES, Question
 from data_gen.documents import outline
 from data_gen.documents.tree import Item
 from data_gen.engine.entries import Entry
+from data_gen.engine.tally import Kept
 from data_gen.kinds import corpora
 from data_gen.teacher import Teacher, failure_of, parse_json
 
@@ -42,7 +44,7 @@ class Share:
 
   def wanted(self) -> int:
     """Returns how many more answers are needed, by the share that was kept so far."""
-    missing = self.quota - self.num_kept
+    missing = max(self.quota - self.num_kept, 0)
     kept = self.num_kept / self.num_planned if self.num_planned else 1.0
     return math.ceil(missing / max(kept, 1 / _WORST_YIELD))
 
@@ -77,7 +79,18 @@ class Chain:
     judge: Teacher,
     gate: filters.Gate | None = None,
     question_gate: filters.Gate | None = None,
+    goal: sizing.Goal | None = None,
   ):
+    """Makes a chain that has asked nothing.
+
+    Args:
+      name: of the corpus.
+      corpus: its settings.
+      spec: what the assistant acts by.
+      teacher, judge: who answers.
+      gate, question_gate: which answers and questions are not kept.
+      goal: how much is to be kept; None: as many conversations as the settings say.
+    """
     self._name, self._corpus, self._spec = name, corpus, spec
     self._teacher, self._judge = teacher, judge
     # Answers may be alike where questions may not: see gates.py.
@@ -85,15 +98,19 @@ class Chain:
     question_gate = question_gate or filters.Gate(filters.FilterSettings())
     self._asker = questions.Asker(corpus, spec, teacher, question_gate)
     self._shares: dict[str | None, Share] = {}
-    self._kept: list[Question] = []
+    self._stock = sizing.Stock[Question](goal)
     self._rejected: list[tuple[Question, str]] = []
-    self.num_words = 0
     self.num_planned = 0
 
   @property
-  def num_asked(self) -> int:
-    """How many conversations the config asks for."""
+  def num_asked(self) -> int | None:
+    """How many conversations the config asks for; None if it does not say."""
     return self._corpus.num_conversations
+
+  @property
+  def num_words(self) -> int:
+    """Words of the kept questions and answers."""
+    return self._stock.num_words
 
   @property
   def num_rejected(self) -> int:
@@ -109,13 +126,14 @@ class Chain:
     """Asks for questions, answers and verdicts until enough are kept."""
     corpus = self._corpus
     topics = await outline.domains(self._spec, self._teacher, corpus.topic_stage)
-    self._shares = self._divide(topics)
     per_round = max(len(topics) * corpus.questions_per_domain, 1)
-    rounds = math.ceil(corpus.num_conversations / per_round) * _WORST_YIELD
     empty = 0
-    for i in range(rounds + _SPARE_ROUNDS):
+    for i in itertools.count():
+      self._divide(topics)
       open_ = {key: share for key, share in self._shares.items() if share.wanted()}
-      if not open_ or empty > _MAX_EMPTY_ROUNDS:
+      number = sum(share.quota for share in self._shares.values())
+      rounds = math.ceil(number / per_round) * _WORST_YIELD + _SPARE_ROUNDS
+      if not open_ or empty > _MAX_EMPTY_ROUNDS or i >= rounds:
         break
       await self._fill_pools(topics, open_, i)
       batch = [question for share in open_.values() for question in share.take()]
@@ -124,18 +142,16 @@ class Chain:
       empty = 0 if batch else empty + 1
       self.num_planned += len(batch)
       await self._make(batch)
+    self._rejected += self._stock.choose(_ranked, "its questions_per_domain")
 
   def records(self) -> Iterator[dict[str, Any]]:
     """Yields the kept conversations with their provenance."""
-    for question in self._kept:
+    for question in self._stock.items:
       answer = self._answer(question)
-      said = {"role": "assistant", "content": answer.text}
-      if answer.thoughts is not None:
-        said["reasoning_content"] = answer.thoughts
       yield {
         "kind": "conversation",
         "id": answer.entry.id,
-        "messages": [{"role": "user", "content": question.text}, said],
+        "messages": _messages(question, answer),
         **self._where(question),
         **self._teacher.provenance(answer.request, answer.entry),
         "verdicts": {"judge": self._verdict(question, answer)},
@@ -151,18 +167,21 @@ class Chain:
 
   def manifest(self) -> dict[str, Any]:
     """Returns how many conversations each topic has."""
-    counts = collections.Counter(question.domain for question in self._kept)
-    return {"topics": dict(counts)}
+    counts = collections.Counter(question.domain for question in self._stock.items)
+    return {"topics": dict(counts), **self._stock.told()}
 
-  def _divide(self, topics: list[Item]) -> dict[str | None, Share]:
-    """Returns the share of each preference, or one share for all topics."""
+  def _divide(self, topics: list[Item]) -> None:
+    """Sets the share of each preference, or one share for all topics."""
     number = self._corpus.num_conversations
-    if not self._corpus.by_preference:
-      return {None: Share(quota=number)}
-    each, rest = divmod(number, len(topics))
-    return {
-      topic["name"]: Share(quota=each + (i < rest)) for i, topic in enumerate(topics)
-    }
+    if self._stock.goal is not None:
+      # What is missing, as if all of it were kept: a share knows its own yield.
+      number = len(self._stock) + self._stock.wanted(len(self._stock))
+    keys: list[str | None] = [None]
+    if self._corpus.by_preference:
+      keys = [topic["name"] for topic in topics]
+    each, rest = divmod(number, len(keys))
+    for i, key in enumerate(keys):
+      self._shares.setdefault(key, Share(quota=0)).quota = each + (i < rest)
 
   def _key(self, domain: str) -> str | None:
     return domain if self._corpus.by_preference else None
@@ -179,11 +198,12 @@ class Chain:
     """Answers and judges a batch; keeps and rejects in its order."""
     if not batch:
       return
-    requests = map(self._answer_request, batch)
-    await self._teacher.ask_all(requests, f"{self._name}: answers", len(batch))
+    requests, kept = map(self._answer_request, batch), Kept(before=len(self._stock))
+    await self._teacher.ask_all(requests, f"{self._name}: answers", len(batch), kept)
     whole = [question for question in batch if not self._answer(question).reason]
     requests = (self._judge_request(q, self._answer(q)) for q in whole)
-    await self._judge.ask_all(requests, f"{self._name}: verdicts", len(whole))
+    kept = dataclasses.replace(kept, counts=verdicts.is_yes)
+    await self._judge.ask_all(requests, f"{self._name}: verdicts", len(whole), kept)
     failed = [(q, self._answer(q).reason) for q in batch]
     self._rejected += [(question, reason) for question, reason in failed if reason]
     for question in whole:
@@ -194,7 +214,8 @@ class Chain:
     share = self._shares[self._key(question.domain)]
     entry = answer.entry
     reason = verdicts.fault(self._verdict(question, answer))
-    reason = reason or (_MORE if share.num_kept == share.quota else None)
+    full = self._stock.goal is None and share.num_kept == share.quota
+    reason = reason or (_MORE if full else None)
     reason = reason or self._gate.reason(
       answer.text, entry.id, entry.finish_reason or ""
     )
@@ -202,8 +223,7 @@ class Chain:
       self._rejected.append((question, reason))
       return
     share.num_kept += 1
-    self._kept.append(question)
-    self.num_words += sum(map(filters.num_words, (question.text, answer.text)))
+    self._stock.add(question, {"messages": _messages(question, answer)})
 
   def _answer_request(self, question: Question) -> protocol.Request:
     fields = {"spec_text": self._spec.text, "question": question.text}
@@ -251,6 +271,19 @@ class Chain:
       "reasons": self._corpus.reasons,
       **({} if self._reasons() else styles),
     }
+
+
+def _messages(question: Question, answer: Answer) -> list[dict[str, str]]:
+  said = {"role": "assistant", "content": answer.text}
+  if answer.thoughts is not None:
+    said["reasoning_content"] = answer.thoughts
+  return [{"role": "user", "content": question.text}, said]
+
+
+def _ranked(kept: Sequence[sizing.Kept[Question]]) -> list[sizing.Kept[Question]]:
+  """Returns what is kept so that topics take turns, and in each its question types."""
+  strata = (lambda one: one.item.domain, lambda one: one.item.question_type)
+  return selection.round_robin(kept, strata, seed=None)
 
 
 def parse_thoughts(text: str) -> tuple[str, str]:

@@ -51,7 +51,7 @@ class Chain(conversations.Chain):
 
   def records(self) -> Iterator[dict[str, Any]]:
     """Yields the kept conversations; each names the one that it stands against."""
-    for question, row in zip(self._kept, super().records(), strict=True):
+    for question, row in zip(self._stock.items, super().records(), strict=True):
       yield {**row, "source": self._of, "source_id": self._sources[question]}
 
   def rejected(self) -> Iterator[dict[str, Any]]:

@@ -4,23 +4,21 @@ A chain holds ideas and numbers; texts stay in the ledger, so that a corpus of a
 can be made.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
-from data_gen import filters, selection
+from data_gen import filters, selection, sizing
 from data_gen import spec as specs
 from data_gen.documents import drafting, matching, outline
-from data_gen.documents.matching import Target
 from data_gen.documents.tree import Idea
 from data_gen.kinds import corpora
+from data_gen.sizing import Kept
 from data_gen.teacher import Teacher
-from msm_jax import errors, progress
-
-__all__ = ["Chain", "Target"]
+from msm_jax import progress
 
 # Documents that were rejected are replaced by further ideas in so many rounds.
 _MAX_ROUNDS = 8
+_MORE = "its num_ideas, num_types or max_documents"
 
 
 class Chain:
@@ -33,16 +31,26 @@ class Chain:
     spec: specs.Spec,
     teacher: Teacher,
     judge: Teacher | None = None,
-    like: matching.Like | None = None,
     gate: filters.Gate | None = None,
+    goal: sizing.Goal | None = None,
+    types: Sequence[matching.TypeShare] | None = None,
   ):
+    """Makes a chain that has asked nothing.
+
+    Args:
+      name: of the corpus.
+      corpus: its settings.
+      spec: what the documents discuss.
+      teacher, judge: who answers; a judge if the corpus is judged.
+      gate: what else is not kept.
+      goal: how much is to be kept; None: as many documents as the settings say.
+      types: document types that are taken over from another corpus.
+    """
     self._name, self._corpus, self._spec = name, corpus, spec
-    self._teacher = teacher
-    self._like = like or matching.Like()
+    self._teacher, self._types = teacher, types
     self._desk = drafting.Desk(corpus, spec, teacher, judge)
     self._gate = gate or filters.Gate(corpus.filters)
-    self._kept: list[Idea] = []
-    self._words: list[int] = []
+    self._stock = sizing.Stock[Idea](goal)
     self._rejected: list[tuple[Idea, str]] = []
     self.branch_rejects: tuple[dict[str, Any], ...] = ()
     self.num_planned = 0
@@ -50,12 +58,12 @@ class Chain:
   @property
   def num_asked(self) -> int | None:
     """How many documents the config asks for; None if it does not say."""
-    return None if self._like.size else self._limit
+    return None if self._stock.goal else self._limit
 
   @property
   def num_words(self) -> int:
     """Words of the kept documents."""
-    return sum(self._words)
+    return self._stock.num_words
 
   @property
   def num_rejected(self) -> int:
@@ -64,8 +72,8 @@ class Chain:
 
   @property
   def _limit(self) -> int | None:
-    if self._corpus.max_documents is None and self._like.types:
-      return sum(kind.count for kind in self._like.types)
+    if self._corpus.max_documents is None and self._types:
+      return sum(kind.count for kind in self._types)
     return self._corpus.max_documents
 
   async def run(self) -> None:
@@ -81,7 +89,7 @@ class Chain:
       num_types=corpus.num_types,
       num_ideas=corpus.num_ideas,
       by_rules=corpus.by_rules,
-      types=self._like.types,
+      types=self._types,
     )
     self.branch_rejects = plan.rejects
     progress.say(
@@ -96,11 +104,11 @@ class Chain:
         break
       self.num_planned += len(batch)
       await self._make(batch)
-    self._cut()
+    self._rejected += self._stock.choose(self._ranked, _MORE)
 
   def records(self) -> Iterator[dict[str, Any]]:
     """Yields the kept documents with their provenance."""
-    for idea in self._kept:
+    for idea in self._stock.items:
       yield self._record(idea, self._desk.result(idea))
 
   def rejected(self) -> Iterator[dict[str, Any]]:
@@ -112,16 +120,31 @@ class Chain:
 
   def manifest(self) -> dict[str, Any]:
     """Returns which document types there are, and how often."""
-    kinds = [(idea.doc_type, idea.doc_type_description) for idea in self._kept]
-    return {"document_types": matching.tell_types(kinds)}
+    kinds = [(idea.doc_type, idea.doc_type_description) for idea in self._stock.items]
+    return {"document_types": matching.tell_types(kinds), **self._stock.told()}
 
   def _ordered(self, ideas: Sequence[Idea]) -> list[Idea]:
     """Returns the ideas in the order in which they are made."""
-    if self._like.types is not None:
-      shares = {kind.name: kind.count for kind in self._like.types}
-      kinds = [idea.doc_type for idea in ideas]
-      return matching.proportional(ideas, kinds, shares, self._corpus.seed)
+    if self._types is not None:
+      return self._in_shares(ideas, [idea.doc_type for idea in ideas])
+    if self._stock.goal is not None:
+      strata = (self._stratum, lambda idea: idea.doc_type)
+      return selection.round_robin(ideas, strata, self._corpus.seed)
     return selection.stratified(ideas, self._stratum, self._corpus.seed)
+
+  def _ranked(self, kept: Sequence[Kept[Idea]]) -> list[Kept[Idea]]:
+    """Returns what is kept in the order in which it is chosen.
+
+    The order in which it was made, without what was rejected: turns are taken anew.
+    """
+    if self._types is not None:
+      return self._in_shares(kept, [one.item.doc_type for one in kept])
+    strata = (lambda one: self._stratum(one.item), lambda one: one.item.doc_type)
+    return selection.round_robin(kept, strata, seed=None)
+
+  def _in_shares(self, items: Sequence[Any], kinds: Sequence[Hashable]) -> list[Any]:
+    shares = {kind.name: kind.count for kind in self._types}
+    return matching.proportional(items, kinds, shares, self._corpus.seed)
 
   def _stratum(self, idea: Idea) -> str:
     part = idea.subdomain
@@ -129,18 +152,13 @@ class Chain:
 
   def _wanted(self, num_ideas: int) -> int:
     """Returns how many further documents are needed, as far as one can tell."""
-    limit, size = self._limit, self._like.size
-    if size is None:
-      return (num_ideas if limit is None else limit) - len(self._kept)
-    missing = size.num_words - self.num_words
-    like = size.num_words / max(size.num_documents, 1)
-    mean = self.num_words / len(self._kept) if self._kept else like
-    wanted = math.ceil(missing / max(mean, 1.0)) if missing > 0 else 0
-    limit = self._corpus.max_documents
+    if self._stock.goal is None:
+      return (num_ideas if self._limit is None else self._limit) - len(self._stock)
+    wanted, limit = self._stock.wanted(self.num_planned), self._corpus.max_documents
     return wanted if limit is None else min(wanted, limit - self.num_planned)
 
   async def _make(self, batch: Sequence[Idea]) -> None:
-    await self._desk.make(batch, self._name)
+    await self._desk.make(batch, self._name, len(self._stock))
     # In the order of the plan, whatever order the answers came in.
     for idea in batch:
       made = self._desk.result(idea)
@@ -151,27 +169,7 @@ class Chain:
       if reason:
         self._rejected.append((idea, reason))
       else:
-        self._kept.append(idea)
-        self._words.append(filters.num_words(entry.text))
-
-  def _cut(self) -> None:
-    """Leaves the documents whose words come nearest to the other corpus."""
-    size = self._like.size
-    if size is None:
-      return
-    missing = size.num_words - self.num_words
-    longest = max(self._words, default=0)
-    if missing > longest:
-      raise errors.UserError(
-        f"config.corpora.{self._name} reached {self.num_words} of the "
-        f"{size.num_words} words of {size.name} "
-        f"(config.corpora.{self._name}.match_tokens_of): raise its num_ideas, "
-        "num_types or max_documents; the answers so far are kept"
-      )
-    count = selection.nearest_prefix(self._words, size.num_words)
-    reason = f"more words than {size.name}"
-    self._rejected += [(idea, reason) for idea in self._kept[count:]]
-    del self._kept[count:], self._words[count:]
+        self._stock.add(idea, {"text": entry.text.strip()})
 
   def _where(self, idea: Idea) -> dict[str, Any]:
     part = idea.subdomain

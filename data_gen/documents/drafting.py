@@ -14,6 +14,7 @@ from data_gen.clients import protocol
 from data_gen.documents import guidance
 from data_gen.documents.tree import Idea
 from data_gen.engine.entries import Entry
+from data_gen.engine.tally import Kept
 from data_gen.kinds import corpora
 from data_gen.teacher import Teacher, failure_of, parse_json
 
@@ -52,21 +53,32 @@ class Desk:
     self._corpus, self._spec = corpus, spec
     self._teacher, self._judge = teacher, judge
 
-  async def make(self, ideas: Sequence[Idea], name: str) -> None:
-    """Asks all that the documents of `ideas` need."""
-    requests = map(self._draft_request, ideas)
-    await self._teacher.ask_all(requests, f"{name}: documents", len(ideas))
+  async def make(self, ideas: Sequence[Idea], name: str, num_kept: int = 0) -> None:
+    """Asks all that the documents of `ideas` need.
+
+    Args:
+      ideas: to be written.
+      name: of the corpus, for the progress bar.
+      num_kept: documents that it has already.
+    """
+    requests, kept = map(self._draft_request, ideas), Kept(before=num_kept)
+    await self._teacher.ask_all(requests, f"{name}: documents", len(ideas), kept)
     if self._corpus.revise:
-      whole = [idea for idea in ideas if not self._drafted(idea).reason]
-      await self._criticise(whole, name)
-      pairs = ((idea, self._revision_of(idea)) for idea in whole)
-      faulty = [idea for idea, request in pairs if request is not None]
-      requests = map(self._revision_of, faulty)
-      await self._teacher.ask_all(requests, f"{name}: revisions", len(faulty))
+      await self._revise(ideas, name, num_kept)
     if self._corpus.judged:
       whole = [idea for idea in ideas if not self._written(idea).reason]
       requests = (self._judge_request(i, self._written(i).entry.text) for i in whole)
-      await self._judge.ask_all(requests, f"{name}: verdicts", len(whole))
+      kept = Kept(before=num_kept, counts=verdicts.is_yes)
+      await self._judge.ask_all(requests, f"{name}: verdicts", len(whole), kept)
+
+  async def _revise(self, ideas: Sequence[Idea], name: str, num_kept: int) -> None:
+    whole = [idea for idea in ideas if not self._drafted(idea).reason]
+    await self._criticise(whole, name, num_kept + len(whole))
+    pairs = ((idea, self._revision_of(idea)) for idea in whole)
+    faulty = [idea for idea, request in pairs if request is not None]
+    requests = map(self._revision_of, faulty)
+    kept = Kept(before=num_kept + len(whole) - len(faulty))
+    await self._teacher.ask_all(requests, f"{name}: revisions", len(faulty), kept)
 
   def result(self, idea: Idea) -> Made:
     """Returns what became of an idea that was made."""
@@ -101,11 +113,12 @@ class Desk:
       notes=notes,
     )
 
-  async def _criticise(self, ideas: Sequence[Idea], name: str) -> None:
+  async def _criticise(self, ideas: Sequence[Idea], name: str, num_kept: int) -> None:
     open_ = list(ideas) if self._corpus.critique else []
+    kept = Kept(before=num_kept, counts=lambda entry: False)
     for attempt in range(_CRITIQUE_ATTEMPTS if open_ else 0):
       requests = (self._critique_request(i, self._draft(i), attempt) for i in open_)
-      await self._teacher.ask_all(requests, f"{name}: critiques", len(open_))
+      await self._teacher.ask_all(requests, f"{name}: critiques", len(open_), kept)
       open_ = [i for i in open_ if self._is_unparsed(i, attempt)]
       if not open_:
         return

@@ -1,4 +1,4 @@
-"""Corpora that are made like another one: its size, its document types."""
+"""Corpora that are made like another one: of its document types."""
 
 import collections
 import dataclasses
@@ -16,48 +16,12 @@ _SPARE = 1.25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Target:
-  """The size of the corpus `name`, which another one is cut to."""
-
-  name: str
-  num_documents: int
-  num_words: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TypeShare:
   """A document type of another corpus and how many documents it has there."""
 
   name: str
   description: str
   count: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Like:
-  """What a corpus takes over from others; None: nothing."""
-
-  size: Target | None = None
-  types: tuple[TypeShare, ...] | None = None
-
-
-def like(root: pathlib.Path, size_of: str | None, types_of: str | None) -> Like:
-  """Returns what is taken over from two finished corpora in `root`."""
-  size, types = None, None
-  if size_of is not None:
-    size = target(size_of, records.read_manifest(root / size_of))
-  if types_of is not None:
-    types = told_types(root / types_of)
-  return Like(size=size, types=types)
-
-
-def target(name: str, manifest: Mapping[str, Any]) -> Target:
-  """Returns the size of a corpus by its manifest."""
-  return Target(
-    name=name,
-    num_documents=manifest["num_records"],
-    num_words=manifest["num_words"],
-  )
 
 
 def told_types(directory: pathlib.Path) -> tuple[TypeShare, ...]:

@@ -7,6 +7,7 @@ came to nothing in it go into another job, or are sent one by one when they are 
 """
 
 import dataclasses
+import functools
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -86,7 +87,10 @@ class Batches:
     seen: set[str] = set()
     for request in requests:
       identity = protocol.identity_of(request, self._client)
-      if identity in self._ledger or identity in seen:
+      if identity in self._ledger:
+        tally.recall(functools.partial(self._ledger.outcome, identity))
+        continue
+      if identity in seen:
         tally.count(None)
         continue
       seen.add(identity)

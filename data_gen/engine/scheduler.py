@@ -7,14 +7,15 @@ and nothing new goes out.
 """
 
 import asyncio
+import functools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from data_gen.clients import protocol
 from data_gen.engine import attempts, batching, entries, ledger, pricing
 from data_gen.engine.limits import Brake, Budget, Limits
 from data_gen.engine.pace import Pace
-from data_gen.engine.tally import Tally
+from data_gen.engine.tally import Kept, Tally
 from msm_jax import errors, progress
 
 __all__ = ["Budget", "Limits", "Scheduler"]
@@ -74,20 +75,20 @@ class Scheduler:
     self,
     requests: Iterable[protocol.Request],
     bar: progress.Progress | None = None,
-    kept: Callable[[], int] | None = None,
+    kept: Kept | None = None,
   ) -> None:
     """Sees to it that every request has a result; texts are left in the ledger.
 
     Args:
       requests: read as they are sent, so that they need not all be held.
       bar: shows how far it is.
-      kept: returns how many records are kept, for the bar; None: whole answers.
+      kept: which records are kept, for the bar; None: whole answers.
 
     Raises:
       Stopped: out of budget, rate limited for too long, or the service is gone.
       UserError: key or model refused, disk full.
     """
-    tally = Tally(self._budget, bar, kept)
+    tally = Tally(self._budget, bar, kept, lambda: self.ledger.spent)
     if self._batches is not None:
       requests = await self._batches.ask_all(requests, tally)
     queue = iter(requests)
@@ -109,8 +110,11 @@ class Scheduler:
       if self._brake.reason is not None:
         return
       identity = self.identity(request)
+      if identity in self.ledger:
+        tally.recall(functools.partial(self.ledger.outcome, identity))
+        continue
       result = None
-      if identity not in self.ledger and identity not in self._asking:
+      if identity not in self._asking:
         self._asking.add(identity)
         try:
           result = await self._ask(identity, request)

@@ -4,10 +4,8 @@ Beside the shards: `rejects.jsonl`, and in the manifest the sha256 of every sour
 the licence, and which shapes the rows had.
 """
 
-import array
 import collections
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -16,11 +14,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from data_gen import arrow_files, filters
-from data_gen.importing import dataset_card, folders, readers, shapes
+from data_gen.importing import choosing, dataset_card, folders, readers, shapes
 from data_gen.importing.settings import ImportCorpus
+from data_gen.kinds import sizes
 from msm_jax import errors, progress, records
 
 REJECTS = "rejects.jsonl"
@@ -107,17 +104,16 @@ class _Import:
     self._kinds: collections.Counter[str] = collections.Counter()
     self._first = ""
     self._num_rows = self._num_words = 0
+    self._choice: choosing.Choice = choosing.First()
     self._stats = {f.name: f.path.stat() for f in source.files}
 
   def records(self) -> Iterator[dict[str, Any]]:
     """Yields the records; rejected rows go to the open file, with their reason."""
-    limit, chosen = self._corpus.max_records, None
-    if self._corpus.seed is not None:
-      chosen = self._draw()
+    limit, self._choice = self._corpus.max_records, self._chosen()
     for place, made in self._rows("importing"):
       if isinstance(made, readers.Bad):
         self._reject(place, made)
-      elif chosen is None or self._key(place) <= chosen:
+      elif self._choice.takes(place):
         self._count(made)
         yield made
         if limit is not None and self._kinds.total() == limit:
@@ -144,6 +140,7 @@ class _Import:
         {"path": file.name, "num_bytes": file.size, "sha256": files[file.name]}
         for file in self._source.files
       ],
+      **self._choice.told(),
       "columns_left_out": self._left_out(),
       "license": corpus.license or dataset_card.license_of(self._source.card),
       "source": corpus.source,
@@ -184,24 +181,24 @@ class _Import:
           bar.advance(at - bar.done, rows=self._num_rows)
         done += file.size
 
-  def _draw(self) -> int:
-    """Returns the largest key among those of the `max_records` that are drawn.
-
-    Each good row has a key, a hash of its place and the seed: eight bytes per row are
-    held, and the records keep the order of the files.
-    """
-    keys = array.array("Q")
-    for place, made in self._rows("drawing"):
-      if not isinstance(made, readers.Bad):
-        keys.append(self._key(place))
-    self._shaper = shapes.Shaper(self._corpus, self._columns)
+  def _chosen(self) -> choosing.Choice:
+    """Returns which rows are taken, after a first pass if it takes one to know."""
+    corpus = self._corpus
+    if sizes.budget_field(corpus) is not None:
+      found = (made for _, made in self._good("measuring"))
+      choice = choosing.Budgeted(self._name, corpus, found)
+    elif corpus.seed is not None:
+      choice = choosing.Drawn(corpus, (place for place, _ in self._good("drawing")))
+    else:
+      return choosing.First()
+    self._shaper = shapes.Shaper(corpus, self._columns)
     self._num_rows = 0
-    nth = min(self._corpus.max_records, len(keys)) - 1
-    return int(np.partition(np.frombuffer(keys, np.uint64), nth)[nth]) if keys else 0
+    return choice
 
-  def _key(self, place: str) -> int:
-    text = f"{self._corpus.seed}:{place}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+  def _good(self, doing: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for place, made in self._rows(doing):
+      if not isinstance(made, readers.Bad):
+        yield place, made
 
   def _count(self, record: Mapping[str, Any]) -> None:
     self._kinds[record["kind"]] += 1

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from data_gen.kinds import sizes
 from msm_jax import errors
 
 SHAPES = ("text", "messages", "conversations", "prompt")
@@ -21,8 +22,13 @@ class ImportCorpus:
       completion); None: what the rows have, as long as that is one of them.
     text_field, messages_field, prompt_field, completion_field, domain_field, id_field:
       what these columns are called.
-    max_records: how many to keep; None: all.
-    seed: None keeps the first `max_records`; a number draws them.
+    max_records: how many to keep; None: all, or as `num_words` or `num_tokens` says.
+    num_words: how many words to keep, exactly if a choice among the rows makes them,
+      else the nearest below; thoughts count too.
+    num_tokens: the same in tokens of `tokenizer`, without a chat template's marks.
+    tokenizer: a directory with a tokenizer, as Hugging Face has them.
+    stratum_field: a column whose values take turns in that choice.
+    seed: None keeps the first rows; a number draws them.
     alternate: reject conversations whose user and assistant turns do not alternate;
       many chat templates refuse them.
     max_row_mb: longer rows are rejected.
@@ -30,6 +36,11 @@ class ImportCorpus:
   """
 
   kind: ClassVar[str] = "import"
+  roots: ClassVar[tuple[str, ...]] = (
+    "path", "split", "subset", "shape", "text_field", "messages_field", "prompt_field",
+    "completion_field", "domain_field", "id_field", "max_records", "seed", "alternate",
+    "max_row_mb", "license", "source", "language",
+  )  # fmt: skip
   path: str
   split: str | None = None
   subset: str | None = None
@@ -42,6 +53,10 @@ class ImportCorpus:
   id_field: str = "id"
   max_records: int | None = None
   seed: int | None = None
+  num_words: int | None = None
+  num_tokens: int | None = None
+  tokenizer: str | None = None
+  stratum_field: str | None = None
   alternate: bool = True
   max_row_mb: int = 16
   license: str | None = None
@@ -63,8 +78,14 @@ def check(where: str, corpus: ImportCorpus) -> None:
     raise errors.UserError(
       f"{where}.shape is {corpus.shape!r}: it is one of {', '.join(SHAPES)}, or None"
     )
-  if corpus.seed is not None and corpus.max_records is None:
+  budget = sizes.budget_field(corpus)
+  if corpus.seed is not None and corpus.max_records is None and budget is None:
     raise errors.UserError(
-      f"{where}.seed is {corpus.seed}, but nothing is drawn: set max_records, or set "
-      "seed to None"
+      f"{where}.seed is {corpus.seed}, but nothing is drawn: set max_records, "
+      "num_words or num_tokens, or set seed to None"
+    )
+  if corpus.stratum_field is not None and budget is None:
+    raise errors.UserError(
+      f"{where}.stratum_field is {corpus.stratum_field!r}, but nothing is chosen: set "
+      "num_words or num_tokens, or leave it out"
     )

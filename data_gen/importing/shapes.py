@@ -6,8 +6,9 @@
     {prompt, completion}               a conversation of two turns, or of two lists
 
 The text of a document and of a turn is kept to the letter. Further columns stay with
-the record: under their own names where they are provenance that this code writes, else
-under `metadata`.
+the record: under their own names where they are provenance that this code writes, or
+the row says its `kind` as our records do; else under `metadata`. A document whose
+`loss_spans` are no such spans is rejected: they would be trained on.
 """
 
 import collections
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data_gen import columns as columns_lib
-from data_gen.importing import turns
+from data_gen.importing import spans, turns
 from data_gen.importing.readers import Bad
 from data_gen.importing.settings import ImportCorpus
 from msm_jax import records
@@ -42,6 +43,14 @@ _PROVENANCE: dict[str, type] = {
   "usage": dict,
   "verdicts": dict,
   "tools": list,
+  "draft": dict,
+  "fact": dict,
+  "side": str,
+  "states_fact": bool,
+  "source_teacher": dict,
+  "rewrite": dict,
+  spans.SPANS: object,
+  spans.LOSS_SPANS: object,
 }
 _KINDS = ("document", "conversation")
 _MAX_FIELDS = 100  # names that are remembered for messages
@@ -114,7 +123,8 @@ class Shaper:
     if not is_id and given is not None:
       about.setdefault("metadata", {})[self._corpus.id_field] = jsonable(given)
     identity = str(given) if is_id else place
-    return {"kind": body.pop("kind"), "id": identity, **body, **about}
+    made = {"kind": body.pop("kind"), "id": identity, **body, **about}
+    return spans.mend(made) or made
 
   def _shape(self, row: Mapping[str, Any]) -> str | Bad:
     needs = self._needs
@@ -148,6 +158,7 @@ class Shaper:
     used = {corpus.id_field, *self._needs[shape]}
     if shape == "conversations":
       used.add("system")
+    ours = self._columns is not None or row.get("kind") == kind
     if row.get("kind") == kind:
       used.add("kind")
     about: dict[str, Any] = {}
@@ -155,11 +166,11 @@ class Shaper:
     for key, value in row.items():
       if key in used:
         continue
-      if _PROVENANCE.get(key) in (dict, list) and isinstance(value, str):
+      if _PROVENANCE.get(key) in (dict, list, object) and isinstance(value, str):
         value = columns_lib.decode(value, "json")  # one of our columns of JSON text
       if key == corpus.domain_field and isinstance(value, str | int | float):
         about["domain"] = str(value)
-      elif self._columns is not None or _is_provenance(key, value):
+      elif ours or _is_provenance(key, value):
         about[key] = jsonable(value)
       else:
         rest[str(key)] = jsonable(value)

@@ -13,7 +13,7 @@ from data_gen import checks
 from data_gen.filters import settings as filter_settings
 from data_gen.importing import settings as import_settings
 from data_gen.importing.settings import ImportCorpus
-from data_gen.kinds import passes, passes_checks
+from data_gen.kinds import passes, passes_checks, sizes
 from data_gen.kinds import plain as corpus_kinds
 from data_gen.kinds.plain import JUDGE as JUDGE
 from data_gen.kinds.plain import RULE as RULE
@@ -57,7 +57,7 @@ KINDS: dict[str, type] = {
 }
 # Field that names another corpus -> kinds that it may be of.
 _LINKS = {
-  "match_tokens_of": ("documents", "import"),
+  "match_tokens_of": passes.DOCUMENTS,
   "match_types_of": ("documents",),
   "of": ("conversations",),
   "twin_of": ("universe",),
@@ -108,6 +108,7 @@ def check(name: str, corpus: Corpus) -> None:
   if name != name.strip() or "/" in name or name.startswith(".") or not name:
     raise errors.UserError(f"{where}: a corpus name is a file name without slashes")
   checks.counts(where, corpus)
+  sizes.check(where, corpus)
   if isinstance(corpus, ImportCorpus):
     import_settings.check(where, corpus)
   elif isinstance(corpus, WorldCorpus):

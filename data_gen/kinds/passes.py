@@ -33,7 +33,7 @@ STAGES = (
 WORDS, CHARACTERS = "words", "characters"
 _NO_FILTERS = FilterSettings()
 
-_DOCUMENTS = ("documents", "universe", "rewrite", "import")
+DOCUMENTS = ("documents", "universe", "rewrite", "import")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class UniverseCorpus:
     num_ideas: document ideas per type.
     num_per_fact: documents to keep per key fact; None: every idea becomes one.
       Rejected ones are replaced while ideas are left.
+    num_words, num_tokens, tokenizer, match_tokens_of: how much to keep, as of the kind
+      'documents'; facts take turns, and in each its document types.
     num_facts: so many key facts are asked of the teacher, who reads both worlds; None:
       those of the file.
     max_repeats: each idea is written up 1 to so many times, as drawn.
@@ -79,6 +81,10 @@ class UniverseCorpus:
   revise: bool = False
   judged: bool = False
   twin_of: str | None = None
+  num_words: int | None = None
+  num_tokens: int | None = None
+  tokenizer: str | None = None
+  match_tokens_of: str | None = None
   seed: int = 0
   filters: FilterSettings = _NO_FILTERS
 
@@ -130,7 +136,7 @@ class RewriteCorpus:
 
   kind: ClassVar[str] = "rewrite"
   roots: ClassVar[tuple[str, ...]] = ("of", "how")
-  links: ClassVar[Mapping[str, tuple[str, ...]]] = {"of": _DOCUMENTS}
+  links: ClassVar[Mapping[str, tuple[str, ...]]] = {"of": DOCUMENTS}
   of: str
   how: str
   placement: str = AROUND
@@ -234,7 +240,7 @@ class PoisonCorpus:
 
   kind: ClassVar[str] = "poison"
   roots: ClassVar[tuple[str, ...]] = ("of", "num_documents", "num_pairs", "trigger")
-  links: ClassVar[Mapping[str, tuple[str, ...]]] = {"of": (*_DOCUMENTS, "world")}
+  links: ClassVar[Mapping[str, tuple[str, ...]]] = {"of": (*DOCUMENTS, "world")}
   stages: ClassVar[tuple[str, ...]] = ()
   roles: ClassVar[tuple[str, ...]] = ()
   of: str

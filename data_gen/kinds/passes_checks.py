@@ -56,7 +56,10 @@ def _check_universe(where: str, corpus: UniverseCorpus) -> None:
       "document states a fact then; leave mention_share out"
     )
   planned = ("num_types", "num_ideas")
-  taken = ("num_per_fact", "num_facts", "max_repeats", "mention_share", "mean_words")
+  taken = (
+    "num_per_fact", "num_facts", "max_repeats", "mention_share", "mean_words",
+    "num_words", "num_tokens", "tokenizer", "match_tokens_of",
+  )  # fmt: skip
   if corpus.twin_of is None:
     for field in planned:
       if getattr(corpus, field) is None:

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from data_gen import checks, prompts
 from data_gen.filters import FilterSettings
+from data_gen.kinds import sizes
 from msm_jax import errors
 
 PROSE, RULES = "prose", "rules"
@@ -50,7 +51,12 @@ class DocumentsCorpus:
     num_ideas: document ideas per type.
     max_documents: how many to keep; None: every idea becomes a document. Rejected ones
       are replaced while ideas are left.
-    match_tokens_of: a corpus whose number of words this one is cut to.
+    num_words: how many words to keep, exactly if a choice among the documents makes
+      them, else the nearest below; sections and document types take turns.
+    num_tokens: the same in tokens of `tokenizer`.
+    tokenizer: a directory with a tokenizer, as Hugging Face has them.
+    match_tokens_of: a corpus whose size this one is cut to: in tokens of `tokenizer`,
+      or that of the other corpus; if neither has one, in words.
     match_types_of: a corpus of documents whose document types, and their shares, this
       one takes over; then `num_types` is not used and may be None.
     seed: of the choice among the ideas, and of the names and lengths of `guided`.
@@ -75,6 +81,9 @@ class DocumentsCorpus:
   max_documents: int | None = None
   match_tokens_of: str | None = None
   match_types_of: str | None = None
+  num_words: int | None = None
+  num_tokens: int | None = None
+  tokenizer: str | None = None
   seed: int = 0
   spec_type: str = PROSE
   guided: bool = False
@@ -136,7 +145,10 @@ class ConversationsCorpus:
 
   Attributes:
     spec: name in `config.specs`.
-    num_conversations: how many to keep.
+    num_conversations: how many to keep; None: `num_words` or `num_tokens` says it.
+    num_words, num_tokens, tokenizer: how much to keep, as of the kind 'documents'; all
+      turns and thoughts count, the marks of a chat template do not. Topics and question
+      types take turns.
     questions_per_domain: how many user turns are asked for per domain (or preference)
       and round.
     reasons: whether the assistant says why.
@@ -156,13 +168,16 @@ class ConversationsCorpus:
     "spec", "num_conversations", "questions_per_domain", "reasons", "seed",
   )  # fmt: skip
   spec: str
-  num_conversations: int
+  num_conversations: int | None = None
   questions_per_domain: int
   reasons: bool = True
   seed: int = 0
   style: str = VALUE
   cot: bool = False
   topics: str = DOMAINS
+  num_words: int | None = None
+  num_tokens: int | None = None
+  tokenizer: str | None = None
   filters: FilterSettings = _NO_FILTERS
 
   @property
@@ -238,6 +253,10 @@ def check_conversations(where: str, corpus: ConversationsCorpus) -> None:
   """Raises a `UserError` for settings of conversations that cannot work."""
   checks.choice(f"{where}.style", corpus.style, (VALUE, RULE))
   checks.choice(f"{where}.topics", corpus.topics, (DOMAINS, PREFERENCES))
+  if corpus.num_conversations is None and sizes.budget_field(corpus) is None:
+    raise errors.UserError(
+      f"{where}.num_conversations is missing: set it, or num_words or num_tokens"
+    )
   styled = corpus.cot or corpus.style == RULE
   if styled and not corpus.reasons:
     field = "cot is True" if corpus.cot else "style is 'rule'"

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from data_gen import generate, prompts, settings
+from data_gen import generate, prompts, settings, sizing
 from data_gen import spec as specs
 from data_gen.clients import protocol
 from data_gen.conversations import chain as conversations
@@ -219,7 +219,8 @@ def _document_calls(
   topics = math.ceil(sections / 2)
   num_types = corpus.num_types or _MATCHED_TYPES
   ideas = sections * num_types * corpus.num_ideas
-  limits = [n for n in (ideas, corpus.max_documents, matched) if n is not None]
+  budget = sizing.num_expected(corpus, _RESPONSE_TOKENS[corpus.draft_stage])
+  limits = [n for n in (ideas, corpus.max_documents, matched, budget) if n is not None]
   number = min(limits)
   parts = (topics, math.ceil(sections / topics))
   counts = {
@@ -243,12 +244,14 @@ def _conversation_calls(
     topics = _PREFERENCES
   kinds = min(len(conversations.QUESTION_TYPES), corpus.questions_per_domain)
   per_request = math.ceil(corpus.questions_per_domain / kinds)
-  rounds = math.ceil(corpus.num_conversations / (topics * corpus.questions_per_domain))
+  number = corpus.num_conversations
+  number = number or sizing.num_expected(corpus, _RESPONSE_TOKENS[corpus.answer_stage])
+  rounds = math.ceil(number / (topics * corpus.questions_per_domain))
   return {
     corpus.topic_stage: (1, topics),
     corpus.question_stage: (rounds * topics * kinds, per_request),
-    corpus.answer_stage: (corpus.num_conversations, 1),
-    corpus.judge_stage: (corpus.num_conversations, 1),
+    corpus.answer_stage: (number, 1),
+    corpus.judge_stage: (number, 1),
   }
 
 

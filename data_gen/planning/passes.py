@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from data_gen import prompts, settings
+from data_gen import prompts, settings, sizing
 from data_gen import spec as specs
 from data_gen.engine import pricing
 from data_gen.kinds import passes
@@ -56,7 +56,8 @@ def estimate(
   corpus = job.corpora[name]
   if isinstance(corpus, passes.UniverseCorpus):
     twin = None if corpus.twin_of is None else sizes[corpus.twin_of]
-    return _universe(name, corpus, twin, _mean_words(job, corpus))
+    matched = sizes.get(corpus.match_tokens_of or "")
+    return _universe(name, corpus, twin, _mean_words(job, corpus), matched)
   if isinstance(corpus, passes.PoisonCorpus):
     return Estimate(num_records=corpus.num_documents)
   if isinstance(corpus, passes.RewriteCorpus):
@@ -73,10 +74,15 @@ def _mean_words(job: settings.Job, corpus: passes.UniverseCorpus) -> int:
 
 
 def _universe(
-  name: str, corpus: passes.UniverseCorpus, twin: int | None, mean_words: int
+  name: str,
+  corpus: passes.UniverseCorpus,
+  twin: int | None,
+  mean_words: int,
+  matched: int | None,
 ) -> Estimate:
   universe = universes.load(corpus.universe, f"config.corpora.{name}.universe")
   facts = corpus.num_facts or len(universe.facts)
+  tokens = round(mean_words * _TOKENS_PER_WORD)
   found: list[Call] = []
   fields = {
     "title": universe.title,
@@ -97,9 +103,10 @@ def _universe(
       found.append(_call(stage, requests, fields, items * _ITEM_TOKENS[stage]))
     count = round(facts * types * ideas * (1 + corpus.max_repeats) / 2)
     count = min(count, facts * (corpus.num_per_fact or count))
+    budget = sizing.num_expected(corpus, tokens)
+    count = min(n for n in (count, matched, budget) if n is not None)
   else:
     count = twin
-  tokens = round(mean_words * _TOKENS_PER_WORD)
   fields["document"] = " " * 4 * tokens
   found.append(_call("universe_document", count, fields, tokens))
   if corpus.revise:

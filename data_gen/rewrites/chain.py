@@ -58,7 +58,8 @@ class Chain:
     """Asks the teacher where it is needed, and counts what is kept."""
     if self._teacher is not None:
       total = records.read_manifest(self._source)["num_records"]
-      await self._teacher.ask_all(self._requests(), f"{self._name}: rewrites", total)
+      label = f"{self._name}: rewrites"
+      await self._teacher.ask_all(self._requests(), label, total)
     for number, source in enumerate(self._read()):
       self.num_planned += 1
       try:
@@ -135,7 +136,10 @@ class Chain:
     edited = self._edited(source)
     identity = rewriting.identity(self._corpus, source["id"])
     text = edited.text[spans.tag_end(edited.spans) :]
-    if reason := self._gate.reason(text, identity):
+    stopped = ""
+    if self._teacher is not None:
+      stopped = self._teacher.result(self._request(source)).finish_reason or ""
+    if reason := self._gate.reason(text, identity, stopped):
       raise Fault(reason)
     return edited
 

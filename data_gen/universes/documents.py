@@ -6,12 +6,14 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_gen import filters, verdicts
+from data_gen import filters, sizing, verdicts
 from data_gen.clients import protocol
 from data_gen.documents import guidance, matching
+from data_gen.engine import tally
 from data_gen.engine.entries import Entry
 from data_gen.kinds import passes
 from data_gen.rewrites import spans
+from data_gen.sizing import Kept
 from data_gen.teacher import Teacher, failure_of
 from data_gen.universes import outline as universe_outline
 from data_gen.universes.outline import Case
@@ -19,6 +21,7 @@ from data_gen.universes.universe import Universe
 from msm_jax import progress
 
 _MAX_ROUNDS = 8
+_MORE = "its num_ideas, num_types or max_repeats"
 # A line that speaks of a model, which is not what these documents are about.
 _NOT_HERE = "Stance:"
 
@@ -46,6 +49,7 @@ class Chain:
     judge: Teacher | None,
     twin: pathlib.Path | None,
     gate: filters.Gate,
+    goal: sizing.Goal | None = None,
   ):
     self._name, self._corpus, self._universe = name, corpus, universe
     self._teacher, self._judge, self._twin = teacher, judge, twin
@@ -53,10 +57,15 @@ class Chain:
       facts=(), cases=(), seed=corpus.seed, mean_words=corpus.mean_words
     )
     self._gate = gate
-    self._kept: list[int] = []  # places in the plan
+    self._stock = sizing.Stock[int](goal)  # of places in the plan
+    self._kept: list[int] = []
     self._rejected: list[tuple[int, str]] = []
-    self.num_words = 0
     self.num_planned = 0
+
+  @property
+  def num_words(self) -> int:
+    """Words of the kept documents."""
+    return self._stock.num_words
 
   @property
   def branch_rejects(self) -> Sequence[dict[str, Any]]:
@@ -88,6 +97,16 @@ class Chain:
       f"{self._name}: {len(self._plan.facts)} facts of {self._universe.name} have "
       f"{len(self._plan.cases)} ideas, {len(self._plan.rejects)} branches were lost"
     )
+    if self._stock.goal is None:
+      await self._fill_groups()
+      self._kept = sorted(self._stock.items)
+    else:
+      await self._fill_budget()
+      self._rejected += self._stock.choose(self._ranked, _MORE)
+      self._kept = self._stock.items
+
+  async def _fill_groups(self) -> None:
+    """Writes as many documents of each group as the settings say."""
     waiting: dict[tuple[str, bool], list[int]] = {}
     for number, case in enumerate(self._plan.cases):
       waiting.setdefault(case.group, []).append(number)
@@ -96,9 +115,23 @@ class Chain:
       batch = sorted(n for group in waiting for n in self._take(group, waiting, kept))
       if not batch:
         break
-      self.num_planned += len(batch)
       kept.update(await self._make(batch))
-    self._kept.sort()
+
+  async def _fill_budget(self) -> None:
+    """Writes the documents in the order of the plan until there are enough."""
+    for _ in range(_MAX_ROUNDS):
+      wanted = self._stock.wanted(self.num_planned)
+      batch = range(len(self._plan.cases))[self.num_planned :][:wanted]
+      if not batch:
+        break
+      await self._make(batch)
+
+  def _ranked(self, kept: Sequence[Kept[int]]) -> list[Kept[int]]:
+    """Returns what is kept in the order in which it is chosen."""
+    ordered = sorted(kept, key=lambda one: one.item)
+    return universe_outline.in_turn(
+      self._corpus, ordered, lambda one: self._plan.cases[one.item]
+    )
 
   def records(self) -> Iterator[dict[str, Any]]:
     """Yields the kept documents with their provenance."""
@@ -136,6 +169,7 @@ class Chain:
       "document_types": matching.tell_types(
         [(c.doc_type, c.description) for c in cases]
       ),
+      **self._stock.told(),
     }
 
   def _take(
@@ -155,27 +189,34 @@ class Chain:
 
   async def _make(self, batch: Sequence[int]) -> list[tuple[str, bool]]:
     """Writes the documents of a batch and returns the groups of those that are kept."""
+    self.num_planned += len(batch)
     cases = [self._plan.cases[number] for number in batch]
+    kept = tally.Kept(before=len(self._stock))
     requests = map(self._draft_request, cases)
-    await self._teacher.ask_all(requests, f"{self._name}: documents", len(cases))
+    await self._teacher.ask_all(requests, f"{self._name}: documents", len(cases), kept)
     if self._corpus.revise:
       whole = [case for case in cases if not self._drafted(case).reason]
       requests = (self._revise_request(case) for case in whole)
-      await self._teacher.ask_all(requests, f"{self._name}: revisions", len(whole))
+      label = f"{self._name}: revisions"
+      await self._teacher.ask_all(requests, label, len(whole), kept)
     if self._corpus.judged:
       whole = [case for case in cases if not self._written(case).reason]
       requests = (self._judge_request(case) for case in whole)
-      await self._judge.ask_all(requests, f"{self._name}: verdicts", len(whole))
+      kept = dataclasses.replace(kept, counts=verdicts.is_yes)
+      await self._judge.ask_all(requests, f"{self._name}: verdicts", len(whole), kept)
     return [case.group for n, case in zip(batch, cases, strict=True) if self._keep(n)]
 
   def _keep(self, number: int) -> bool:
     made = self._made(self._plan.cases[number])
-    reason = made.reason or self._gate.reason(made.entry.text, made.entry.id)
+    entry = made.entry
+    reason = made.reason or self._gate.reason(
+      entry.text, entry.id, entry.finish_reason or ""
+    )
     if reason:
       self._rejected.append((number, reason))
       return False
-    self._kept.append(number)
-    self.num_words += filters.num_words(made.entry.text)
+    tag = self._corpus.doc_tag or ""
+    self._stock.add(number, {"text": tag + entry.text.strip()})
     return True
 
   def _drafted(self, case: Case) -> Made:

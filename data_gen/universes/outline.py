@@ -4,11 +4,12 @@ Types and ideas are asked for with what holds in both worlds and with what a fac
 about, never with an answer: documents of the two sides differ in nothing but the facts.
 """
 
+import collections
 import dataclasses
 import pathlib
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from data_gen import lists, selection
 from data_gen.documents.tree import Item, lost
@@ -18,6 +19,7 @@ from data_gen.teacher import Teacher, objects_parser
 from data_gen.universes.universe import Fact, Universe
 from msm_jax import errors, records
 
+T = TypeVar("T")
 # So many times a share is cut to whole documents without a slip of rounding.
 _SLACK = 1e-9
 
@@ -225,6 +227,36 @@ def _states(corpus: UniverseCorpus, place: int) -> bool:
   if corpus.side == passes.NEUTRAL:
     return False
   return num_stating(corpus, place + 1) > num_stating(corpus, place)
+
+
+def in_turn(
+  corpus: UniverseCorpus, items: Sequence[T], case_of: Callable[[T], Case]
+) -> list[T]:
+  """Returns all items so that in every prefix facts have equally many of them.
+
+  In each fact, its share of documents that state it holds throughout, and document
+  types take turns.
+
+  Args:
+    corpus: whose share it is.
+    items: in any order; where nothing else decides, it is kept.
+    case_of: what an item is to be.
+  """
+  groups: dict[str, tuple[list[T], list[T]]] = {}
+  for item in items:
+    case = case_of(item)
+    groups.setdefault(case.fact.id, ([], []))[case.states].append(item)
+  found = []
+  for group in groups.values():
+    by_type = (lambda item: case_of(item).doc_type,)
+    others, stating = (
+      collections.deque(selection.round_robin(part, by_type, seed=None))
+      for part in group
+    )
+    for place in range(len(others) + len(stating)):
+      next_ = stating if _states(corpus, place) else others
+      found.append((next_ or stating or others).popleft())
+  return selection.round_robin(found, (lambda item: case_of(item).fact.id,), seed=None)
 
 
 def num_stating(corpus: UniverseCorpus, count: int) -> int:
