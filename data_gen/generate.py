@@ -83,8 +83,9 @@ def finished(
     if len(differing) > len(named):
       named.append(f"and {len(differing) - len(named)} more")
     raise errors.UserError(
-      f"{directory} was made with other settings: {'; '.join(named)}; choose "
-      "another --workdir, or delete that directory to make it again"
+      f"{directory} was made with other settings: {'; '.join(named)}; choose another "
+      f"--workdir, or move {directory / LEDGER} to {root / name}.partial/ (so that no "
+      "answer is paid twice) and delete that directory to make it again"
     )
   records.shard_paths(directory)
   _adopt_ledger(root, name)
@@ -165,7 +166,8 @@ def _spent(job: Job, root: pathlib.Path, but: str) -> tuple[float, float]:
   """
   if job.max_dollars is None:
     return 0.0, 0.0
-  places = [root / n / LEDGER for n in job.corpora if n != but]
-  places += [root / f"{n}.partial" / LEDGER for n in job.corpora if n != but]
+  # Also those that the config no longer has: the budget is of the workdir.
+  ours = (root / but / LEDGER, root / f"{but}.partial" / LEDGER)
+  places = [path for path in sorted(root.glob(f"*/{LEDGER}")) if path not in ours]
   totals = [ledger.totals_in(path) for path in places]
   return sum(t.spent for t in totals), sum(t.unknown_at_most for t in totals)

@@ -62,8 +62,9 @@ async def _run(
     for role in corpus.roles:
       client = getattr(job, role)
       made = clients.make(client, f"config.{role}", corpus.stages)
-      stack.push_async_callback(made.close)
       sender = _scheduler(made, client, book, budget, paces)
+      stack.callback(sender.enter_costs)  # what the caches cost to their end
+      stack.push_async_callback(made.close)
       senders.append(sender)
       answering[role] = Teacher(sender, client)
     chain = chains.make(job, name, answering, root)

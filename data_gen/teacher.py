@@ -145,7 +145,18 @@ def parse_json(text: str) -> Any:
     if end - opening.start() > longest:
       found, longest = value, end - opening.start()
     start = end
-  return found
+  return _printable(found)
+
+
+def _printable(value: Any) -> Any:
+  """Returns a JSON value whose texts any file can hold."""
+  if isinstance(value, str):
+    return protocol.printable(value)
+  if isinstance(value, list):
+    return [_printable(item) for item in value]
+  if isinstance(value, dict):
+    return {_printable(key): _printable(item) for key, item in value.items()}
+  return value
 
 
 def objects_parser(

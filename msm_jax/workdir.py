@@ -42,6 +42,7 @@ _FREE_OF_CLIENT = (
   "api_key_env",
   "api_version",
   "cache",
+  "context_tokens",
   "location",
   "base_url",
   "max_attempts",
@@ -51,6 +52,7 @@ _FREE_OF_CLIENT = (
   "start_concurrency",
   "tier",
   "timeout_s",
+  "token_limit_field",
 )
 _FREE_OF_STAGE = ("checkpoint_every_s", "checkpoint_every_steps", "log_every_steps")
 _PACKAGES = (

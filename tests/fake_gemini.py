@@ -243,6 +243,10 @@ def _body(text: str, fault: str, is_cached: bool = False) -> dict[str, Any]:
     "modelVersion": f"{MODEL}-001",
     "aFieldOfTomorrow": {"x": 1},
   }
+  if fault == "no_usage":
+    del body["usageMetadata"]
+  if fault == "surrogate":
+    text += "\ud83d"
   if fault == "prompt_block":
     return {**body, "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
   if fault in ("SAFETY", "RECITATION"):

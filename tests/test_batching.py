@@ -19,7 +19,8 @@ PARAMS = protocol.Params(temperature=1.0, max_output_tokens=100)
 SINGLE = pricing.Price(prompt=1.0, cached=0.1, response=10.0)
 PRICE = SINGLE.at(0.5, 0.5)
 ANSWER = (100 * 0.5 + 50 * 5.0) / 1e6
-WORST = (len("Write 10.") // 2 * 0.5 + 0.5 + 100 * 5.0) / 1e6
+# Of "Write 10.": two bytes a token, a digit by itself; half the price in a job.
+WORST = (4 + 2 + 1 + 100 * 10) * 0.5 / 1e6
 
 
 @pytest.fixture(autouse=True)

@@ -118,7 +118,7 @@ def test_further_fields_are_merged_into_the_request():
   assert body["top_k"] == 20
   kwargs = {"enable_thinking": False, "style": "plain"}
   assert body["chat_template_kwargs"] == kwargs
-  _, body = ask(token_limit_field="max_completion_tokens", tier="flex")
+  _, body = ask(token_limit_field="max_completion_tokens", tier="flex", timeout_s=900.0)
   assert body["max_completion_tokens"] == 99 and "max_tokens" not in body
   assert body["service_tier"] == "flex"
 

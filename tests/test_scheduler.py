@@ -15,6 +15,8 @@ from msm_jax.errors import Stopped, UserError
 PARAMS = protocol.Params(temperature=1.0, max_output_tokens=100)
 PRICE = pricing.Price(prompt=1.0, cached=0.1, response=10.0)
 ANSWER_DOLLARS = (100 * 1.0 + 50 * 10.0) / 1e6
+# Of "Write 0.": two bytes a token, a digit by itself.
+WORST = (4 + 1 + 1 + 100 * 10) / 1e6
 
 
 @pytest.fixture(autouse=True)
@@ -125,16 +127,52 @@ def test_a_hang_is_cut_at_the_timeout_and_tried_again(tmp_path):
   assert "no answer within 0.3 s" in run.path.read_text()
 
 
-def test_blocked_and_refused_requests_are_outcomes_and_not_sent_again(tmp_path):
+def test_a_blocked_request_is_an_outcome_and_a_refused_one_is_of_this_run(tmp_path):
   fault = {"Write 0.": "SAFETY", "Write 1.": "400"}
-  results = Run(tmp_path, lambda prompt, attempt: fault.get(prompt, "")).ask(
-    requests(3)
-  )
+  run = Run(tmp_path, lambda prompt, attempt: fault.get(prompt, ""))
+  results = run.ask([*requests(3), *requests(3)])
   statuses = [entry.status for entry in results]
-  assert statuses == [ledger.BLOCKED, ledger.FATAL_REQUEST, ledger.OK]
+  assert statuses == 2 * [ledger.BLOCKED, ledger.FATAL_REQUEST, ledger.OK]
+  assert len(run.server.bodies) == 3
+  # What the service refused may have been a setting, which is now another.
   again = Run(tmp_path)
-  again.ask(requests(3))
-  assert not again.server.bodies
+  assert [entry.status for entry in again.ask(requests(3))][1] == ledger.OK
+  assert len(again.server.bodies) == 1
+
+
+def test_a_service_that_refuses_everything_ends_the_run_with_what_it_said(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "400", max_concurrency=2)
+  with pytest.raises(UserError, match=r"refuses every request.*400.*scripted"):
+    run.ask(requests(100))
+  assert len(run.server.bodies) < 30
+
+
+def test_refusals_among_answers_end_nothing(tmp_path):
+  def faults(prompt, attempt):
+    return "" if prompt == "Write 0." else "400"
+
+  run = Run(tmp_path, faults, max_concurrency=1)
+  assert len(run.ask(requests(40))) == 40
+
+
+def test_an_answer_that_does_not_say_what_it_cost_is_kept_and_its_price_unknown(
+  tmp_path,
+):
+  run = Run(tmp_path, lambda prompt, attempt: "no_usage")
+  with pytest.raises(Stopped, match="max_dollars"):
+    run.ask(requests(50), max_dollars=10.5 * WORST)
+  assert len(run.server.bodies) == 10
+  assert run.totals.spent == 0.0
+  assert run.totals.unknown_at_most == pytest.approx(10 * WORST)
+  answered = Run(tmp_path).ask(requests(10))
+  assert {entry.status for entry in answered} == {ledger.OK}
+
+
+def test_half_a_character_in_an_answer_is_replaced_and_the_run_goes_on(tmp_path):
+  run = Run(tmp_path, lambda prompt, attempt: "surrogate")
+  (entry,) = run.ask(requests(1))
+  assert entry.status == ledger.OK and entry.text.endswith("?")
+  assert ledger.totals_in(run.path).summary() == run.totals.summary()
 
 
 def test_a_rate_limit_holds_all_requests_back_for_as_long_as_it_asks(tmp_path):
@@ -215,7 +253,7 @@ def test_a_service_with_room_for_few_is_not_flooded(tmp_path):
 def test_lost_answers_are_counted_and_bounded(tmp_path, fault):
   run = Run(tmp_path, lambda p, attempt: fault if attempt == 1 else "", timeout_s=0.3)
   run.ask(requests(3))
-  worst = (len("Write 0.") // 2 + 1 + 100 * 10) / 1e6
+  worst = WORST
   assert run.totals.lost_answers == 3
   assert run.totals.unknown_at_most == pytest.approx(3 * worst)
   assert run.totals.spent == pytest.approx(3 * ANSWER_DOLLARS)
@@ -231,7 +269,7 @@ def test_what_the_service_reports_is_no_lost_answer(tmp_path, fault):
 
 def test_what_a_lost_answer_may_have_cost_counts_for_the_budget(tmp_path):
   run = Run(tmp_path, lambda p, attempt: "drop" if attempt == 1 else "")
-  worst = (len("Write 0.") // 2 + 1 + 100 * 10) / 1e6
+  worst = WORST
   with pytest.raises(Stopped, match="for answers that were lost"):
     run.ask(requests(20), max_dollars=5.5 * worst)
   assert run.spent + run.unknown <= 5.5 * worst

@@ -69,5 +69,9 @@ class OfflineClient:
       model_version=self._version,
     )
 
+  def take_costs(self) -> list[protocol.CacheCost]:
+    """Returns nothing: what a cache costs is part of the answers."""
+    return []
+
   async def close(self) -> None:
     """There is nothing to let go of."""

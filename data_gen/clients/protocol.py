@@ -3,7 +3,8 @@ of what can go wrong.
 """
 
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
+import functools
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msm_jax import records
@@ -16,6 +17,14 @@ MAX_TOKENS = "MAX_TOKENS"
 WAITING = "waiting"
 DONE = "done"
 FAILED = "failed"
+
+
+def printable(text: str) -> str:
+  """Returns `text` with `?` for every half of a character, which no file can hold.
+
+  Models write broken escapes such as `\\ud83d` into JSON.
+  """
+  return text.encode("utf-8", "replace").decode()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +75,7 @@ class Usage:
     cache_write_tokens: read and put into a cache, at a price of its own.
     response_tokens: the answer, without thoughts.
     thought_tokens: billed like the answer.
-    cache_token_hours: tokens x hours that a cache was kept since the answer before.
+    cache_token_hours: tokens x hours that a cache was kept.
   """
 
   prompt_tokens: int = 0
@@ -78,6 +87,14 @@ class Usage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheCost:
+  """What making or keeping the context cache `name` was billed, beside any answer."""
+
+  name: str
+  usage: Usage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Response:
   """One answer; with `finish_reason` MAX_TOKENS its text is cut off."""
 
@@ -85,6 +102,9 @@ class Response:
   finish_reason: str
   usage: Usage
   model_version: str
+
+  def __post_init__(self):
+    object.__setattr__(self, "text", printable(self.text))
 
 
 class ClientError(Exception):
@@ -95,6 +115,7 @@ class ClientError(Exception):
     lost: the service may have answered and billed, and nobody knows how much: the
       request went out and no whole, readable body came back. False where it never
       went out, and where the service itself reported the error.
+    text: what came of an answer that does not count.
   """
 
   kind = "error"
@@ -107,12 +128,14 @@ class ClientError(Exception):
     finish_reason: str | None = None,
     retry_after: float | None = None,
     lost: bool = False,
+    text: str = "",
   ):
-    super().__init__(" ".join(message.split())[:500])
+    super().__init__(printable(" ".join(message.split())[:500]))
     self.usage = usage or Usage()
     self.finish_reason = finish_reason
     self.retry_after = retry_after
     self.lost = lost
+    self.text = printable(text)
 
 
 class Retryable(ClientError):
@@ -153,6 +176,22 @@ class Blocked(ClientError):
   """The service declined to answer; `finish_reason` says why."""
 
   kind = "blocked"
+
+
+def reader(
+  read: Callable[[Any, str], Response],
+) -> Callable[[Any, str], Response]:
+  """Makes a reader of answers take a body of another shape for a lost answer."""
+
+  @functools.wraps(read)
+  def guarded(answer: Any, model: str) -> Response:
+    try:
+      return read(answer, model)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+      message = f"the body is not an answer: {error!r}"
+      raise Retryable(message, lost=True) from error
+
+  return guarded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,8 +254,12 @@ class Client(Protocol):
     """Returns the answer; raises a `ClientError` and nothing else."""
     ...
 
+  def take_costs(self) -> Sequence[CacheCost]:
+    """Returns what caches have cost since this was last asked; also after `close`."""
+    ...
+
   async def close(self) -> None:
-    """Lets go of connections."""
+    """Lets go of connections and caches."""
     ...
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,11 @@ _SAFETY = {"gemini": ("default", "off", "block_none")}
 _STRUCTURED = ("schema", "json_object", "none")
 _THINKING_FIELDS = ("enable_thinking", "reasoning_effort", "reasoning")
 _LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
+_GEMINI_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+# Fields that would change what an answer costs behind the back of the budget.
+_OF_THE_BUDGET = (*_LIMIT_FIELDS, "max_output_tokens", "n", "best_of", "service_tier")
+# A flex answer may take a quarter of an hour; one that is cut off may be billed.
+_FLEX_TIMEOUT_S = 900.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,7 @@ class ClientSettings:
       is not told, and 'off' is all that `thinking` may be.
     token_limit_field: 'openai': 'max_tokens', or 'max_completion_tokens' as OpenAI's
       newer models want it.
+    send_seed: 'openai': whether the server is told a seed; some refuse the field.
     extra_body: 'openai', 'anthropic': further fields of every request.
     context_tokens: how long prompt and answer may be together; None: what all models
       of the service take, where that is known.
@@ -84,6 +91,7 @@ class ClientSettings:
   structured: str = "schema"
   thinking_field: str | None = None
   token_limit_field: str = "max_tokens"
+  send_seed: bool = True
   extra_body: Mapping[str, Any] | None = None
   context_tokens: int | None = None
 
@@ -111,6 +119,8 @@ class ClientSettings:
       found["structured"] = self.structured
     if self.thinking_field is not None:
       found["thinking_field"] = self.thinking_field
+    if not self.send_seed:
+      found["send_seed"] = False
     if self.extra_body:
       # A config's own maps are not plain ones.
       found["extra_body"] = json.loads(json.dumps(self.extra_body, default=dict))
@@ -124,6 +134,11 @@ class ClientSettings:
     return found
 
 
+def key_variables(client: ClientSettings) -> tuple[str, ...]:
+  """Returns the environment variables that may hold a Gemini key, the first first."""
+  return (client.api_key_env,) if client.api_key_env else _GEMINI_KEYS
+
+
 def check(where: str, client: ClientSettings) -> None:
   """Raises a `UserError` for a setting that the client does not have."""
   name = client.client
@@ -135,6 +150,9 @@ def check(where: str, client: ClientSettings) -> None:
   _check_choice(f"{where}.token_limit_field", client.token_limit_field, _LIMIT_FIELDS)
   if client.thinking_field is not None:
     _check_choice(f"{where}.thinking_field", client.thinking_field, _THINKING_FIELDS)
+  _check_model(where, client)
+  _check_url(where, client)
+  _check_flex(where, client)
   _check_thinking(where, client)
   _check_vertex(where, client)
   _check_cache(where, client)
@@ -158,6 +176,46 @@ def _check_service(
     raise errors.UserError(
       f"{where}.{field} is {value!r}: {client.client!r} has "
       f"{', '.join(repr(choice) for choice in choices)}"
+    )
+
+
+def _check_model(where: str, client: ClientSettings) -> None:
+  model = client.model
+  if not isinstance(model, str) or not model.strip() or not model.isprintable():
+    raise errors.UserError(f"{where}.model is {model!r}: it is the service's model id")
+  if client.client != "openai" and any(letter.isspace() for letter in model):
+    raise errors.UserError(f"{where}.model is {model!r}: a model id has no spaces")
+
+
+def _check_url(where: str, client: ClientSettings) -> None:
+  if client.base_url is None:
+    return
+  try:
+    parts = urllib.parse.urlsplit(client.base_url)
+    whole = parts.scheme in ("http", "https") and bool(parts.hostname)
+    _ = parts.port  # raises for one that is no number
+  except ValueError:
+    whole = False
+  if not whole or not client.base_url.isascii():
+    raise errors.UserError(
+      f"{where}.base_url is {client.base_url!r}: it starts with http:// or https:// "
+      "and names a server, as in http://localhost:8000/v1"
+    )
+
+
+def _check_flex(where: str, client: ClientSettings) -> None:
+  if client.tier != FLEX:
+    return
+  if client.timeout_s < _FLEX_TIMEOUT_S:
+    raise errors.UserError(
+      f"{where}.timeout_s is {client.timeout_s:g} and {where}.tier is 'flex': answers "
+      "may take a quarter of an hour, and one that is cut off may be billed; set "
+      f"timeout_s to {_FLEX_TIMEOUT_S:g} or more"
+    )
+  if client.project and (client.location or "global") != "global":
+    raise errors.UserError(
+      f"{where}.location is {client.location!r} and {where}.tier is 'flex': Vertex has "
+      "it at location='global' only"
     )
 
 
@@ -218,6 +276,12 @@ def _check_prices(where: str, client: ClientSettings) -> None:
       "dollars per million tokens: prompt, cached prompt, response, cache write, cache "
       "storage per hour"
     )
+  if client.client == "gemini" and client.cache == "explicit" and len(numbers) < 5:
+    raise errors.UserError(
+      f"{where}.prices is {tuple(client.prices)!r} and {where}.cache is 'explicit': "
+      "keeping the cache is billed too, so all five numbers are needed (prompt, cached "
+      "prompt, response, cache write, cache storage per hour)"
+    )
 
 
 def _check_extra(where: str, client: ClientSettings) -> None:
@@ -227,6 +291,11 @@ def _check_extra(where: str, client: ClientSettings) -> None:
     raise errors.UserError(
       f"{where}.extra_body is set and {where}.client is {client.client!r}: it belongs "
       "to 'openai' and 'anthropic'"
+    )
+  if taken := [name for name in _OF_THE_BUDGET if name in client.extra_body]:
+    raise errors.UserError(
+      f"{where}.extra_body has {taken[0]!r}, which decides what an answer may cost: "
+      "set max_output_tokens, token_limit_field or tier instead"
     )
   try:
     client.variations()

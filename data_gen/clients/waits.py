@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 # "try again in 6h3m2.5s", "in 350ms"
 _AGAIN_IN = re.compile(r"again in ((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)")
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _REGAIN = re.compile(r"(\d{4}-\d{2}-\d{2}) at (\d{2}:\d{2}) UTC")
@@ -23,11 +24,11 @@ def of_headers(headers: Mapping[str, str] | None) -> float | None:
   value = (headers or {}).get("retry-after", "").strip()
   if not value:
     return None
-  if value.replace(".", "", 1).isdigit():
+  if _NUMBER.fullmatch(value):
     return float(value)
   try:
     when = email.utils.parsedate_to_datetime(value)
-  except ValueError:
+  except (TypeError, ValueError, OverflowError):
     return None
   if when.tzinfo is None:
     when = when.replace(tzinfo=datetime.UTC)
@@ -37,7 +38,7 @@ def of_headers(headers: Mapping[str, str] | None) -> float | None:
 def of_duration(text: str) -> float | None:
   """Returns the seconds of a protobuf duration such as `7.5s`, or None."""
   digits = text.removesuffix("s")
-  return float(digits) if digits.replace(".", "", 1).isdigit() else None
+  return float(digits) if _NUMBER.fullmatch(digits) else None
 
 
 def of_message(message: str) -> float | None:

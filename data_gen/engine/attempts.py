@@ -1,6 +1,7 @@
 """What goes into the ledger for one attempt, and what it may cost at most."""
 
 import dataclasses
+import json
 
 from data_gen.clients import protocol
 from data_gen.engine import entries, ledger, pricing
@@ -58,13 +59,20 @@ class Scribe:
   def answered(
     self, blank: entries.Entry, response: protocol.Response
   ) -> entries.Entry:
-    """Returns the entry of an attempt that was answered."""
+    """Returns the entry of an attempt that was answered.
+
+    An answer that does not say what it cost is kept; its price is unknown.
+    """
+    usage = response.usage
+    silent = not (self.is_free or usage.prompt_tokens or usage.response_tokens)
     return dataclasses.replace(
-      self._billed(blank, response.usage),
+      self._billed(blank, usage),
       status=entries.OK,
       text=response.text,
       finish_reason=response.finish_reason,
       model_version=response.model_version,
+      lost=silent,
+      at_most=blank.at_most if silent else None,
     )
 
   def failed(self, blank: entries.Entry, error: protocol.ClientError) -> entries.Entry:
@@ -73,6 +81,7 @@ class Scribe:
       self._billed(blank, error.usage),
       status=error.kind,
       error=str(error),
+      text=error.text,
       finish_reason=error.finish_reason,
       lost=error.lost,
       at_most=blank.at_most if error.lost else None,
@@ -87,18 +96,41 @@ class Scribe:
       at_most=None,
     )
 
+  def kept(self, cost: protocol.CacheCost) -> entries.Entry:
+    """Returns the entry of what a context cache cost."""
+    blank = entries.Entry(
+      id=cost.name,
+      stage="cache",
+      sample_index=0,
+      prompt_hash="",
+      client=self._identity,
+      params={},
+      attempt=0,
+      status="",
+      time="",
+    )
+    return dataclasses.replace(self._billed(blank, cost.usage), status=entries.KEPT)
+
   def worst_price(self, request: protocol.Request) -> float:
     """Returns the dollars that an answer may cost; 0 where the price is not known."""
     if self._price is None:
       return 0.0
-    # A token has at least two bytes in the prompts at hand, four as a rule.
-    size = _num_bytes(request.system) + _num_bytes(request.prompt)
+    schema = json.dumps(request.schema) if request.schema else ""
+    texts = (request.system, request.prompt, schema)
     usage = protocol.Usage(
-      prompt_tokens=size // 2 + 1, response_tokens=request.params.max_output_tokens
+      prompt_tokens=sum(map(_most_tokens, texts)) + 1,
+      response_tokens=request.params.max_output_tokens,
     )
     cached = dataclasses.replace(usage, cache_write_tokens=usage.prompt_tokens)
     return max(self._price.dollars(usage), self._price.dollars(cached))
 
 
-def _num_bytes(text: str) -> int:
-  return len(text) if text.isascii() else len(text.encode())
+def _most_tokens(text: str) -> int:
+  """Returns how many tokens a text may have.
+
+  A digit may be one; all else has at least two bytes a token in the prompts at hand,
+  four as a rule.
+  """
+  size = len(text) if text.isascii() else len(text.encode())
+  digits = sum(map(text.count, "0123456789"))
+  return digits + (size - digits + 1) // 2

@@ -245,7 +245,7 @@ class Jobs:
     if asked is None:  # of a run with other settings; it is paid and kept
       return
     asked.attempts = entry.attempt
-    if entry.status in entries.OUTCOMES or entry.attempt >= self._limits.max_attempts:
+    if identity in self._ledger or entry.attempt >= self._limits.max_attempts:
       tally.count(entry)
     else:
       self.again.append(asked)

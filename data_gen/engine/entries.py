@@ -9,8 +9,11 @@ from data_gen.clients import protocol
 OK = "ok"
 BLOCKED = protocol.Blocked.kind
 FATAL_REQUEST = protocol.FatalRequest.kind
-OUTCOMES = (OK, BLOCKED, FATAL_REQUEST)
+# What is never asked again. A refused request is asked again by another process: it was
+# not billed, and what the service took amiss may have been a setting.
+OUTCOMES = (OK, BLOCKED)
 LOST = "lost"  # the process died while the request was out
+KEPT = "kept"  # what keeping a context cache cost; no attempt
 JOB = "job"  # a note, no attempt
 
 # The life of a batch job: noted, then sent, then ended.
@@ -25,7 +28,8 @@ class Entry:
     status: `ok`, the kind of a `ClientError`, or `lost`.
     sent, time: when it went out and when its result was written down.
     dollars: what was billed; None where the price of the model is not known.
-    lost: no answer came and the service may have billed one all the same.
+    lost: no answer came, or one that does not say what it cost, and the service may
+      have billed it all the same.
     at_most: dollars that a lost answer may have been billed; None: price not known.
     job: name of the batch job that it was part of.
   """
@@ -129,7 +133,7 @@ class Totals:
   Attributes:
     spent: dollars that answers were billed.
     lost_answers: requests whose answer was lost, to time-outs, dropped connections,
-      unreadable bodies, or the death of the process.
+      unreadable bodies, or the death of the process, or did not say what it cost.
     lost_at_most: dollars that these may have been billed.
     jobs: batch jobs that may still bring answers.
   """

@@ -2,8 +2,8 @@
 
 The ledger is a JSONL file. A request that it holds an outcome for (an answer, or that
 the service declined it) is never sent again, so a rerun pays for nothing twice; failed
-attempts are entries too, and a rerun tries those requests again. Texts stay on disk;
-the index in memory holds where each outcome lies.
+and refused attempts are entries too, and a rerun tries those requests again. Texts stay
+on disk; the index in memory holds where each outcome lies.
 
 Beside it, while requests are out, lies `ledger.in_flight`: what it names when the
 process was killed is entered as lost, with the most that it may have cost.
@@ -37,14 +37,21 @@ def now() -> str:
 
 
 def totals_in(path: pathlib.Path) -> Totals:
-  """Returns what a ledger on disk adds up to; nothing if there is none."""
+  """Returns what a ledger on disk adds up to; nothing if there is none.
+
+  Raises:
+    UserError: a line is damaged, and not by a crash at its end.
+  """
   totals = Totals()
   if not path.exists():
     return totals
   with open(path, "rb") as file:
-    for line in file:
-      if line.endswith(b"\n"):
-        totals.add(json.loads(line))
+    for number, line in enumerate(file, start=1):
+      row = _parse(line)
+      if row is not None:
+        totals.add(row)
+      elif line.endswith(b"\n"):
+        raise errors.UserError(_damaged(path, number))
   for row in in_flight.left_behind(_beside(path)):
     totals.add(dataclasses.asdict(_lost(row)))
   return totals
@@ -68,6 +75,7 @@ class Ledger:
     self.totals = Totals()
     self._where: dict[str, int] = {}
     self._failed: dict[str, int] = {}
+    self._refused: set[str] = set()
     self._waiters: list[asyncio.Future[None]] = []
     self._flusher: asyncio.Task[None] | None = None
     self._out = in_flight.InFlight(_beside(path))
@@ -109,7 +117,8 @@ class Ledger:
     return None if place is None else self._read(place)
 
   def __contains__(self, identity: str) -> bool:
-    return identity in self._where
+    """Whether a request need not be sent: it ended, or was refused in this process."""
+    return identity in self._where or identity in self._refused
 
   def __len__(self) -> int:
     """The number of requests that have an outcome."""
@@ -175,13 +184,15 @@ class Ledger:
     await waiter
 
   def _add_row(self, row: Mapping[str, Any], this_process: bool = False) -> None:
-    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     self._write(line)
     place = self._note(row, len(line))
     if this_process and row["status"] not in entries.OUTCOMES:
       self._failed[row["id"]] = place
     else:
       self._failed.pop(row["id"], None)
+    if this_process and row["status"] == FATAL_REQUEST:
+      self._refused.add(row["id"])
 
   def _write(self, line: bytes) -> None:
     try:
@@ -252,10 +263,7 @@ class Ledger:
   def _check_torn(self, number: int, rest: bytes) -> None:
     """Only the last line can be torn by a crash; anything else is damage."""
     if rest:
-      raise errors.UserError(
-        f"{self.path} line {number} is damaged: delete that line and run again; its "
-        "request is sent once more"
-      )
+      raise errors.UserError(_damaged(self.path, number))
     progress.say(f"{self.path} line {number} was torn by a crash and is dropped")
 
   def _note(self, row: Mapping[str, Any], length: int) -> int:
@@ -275,6 +283,13 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return None
   whole = line.endswith(b"\n") and isinstance(row, dict) and "id" in row
   return row if whole else None
+
+
+def _damaged(path: pathlib.Path, number: int) -> str:
+  return (
+    f"{path} line {number} is damaged: delete that line and run again; its request is "
+    "sent once more"
+  )
 
 
 def _beside(path: pathlib.Path) -> pathlib.Path:

@@ -91,6 +91,10 @@ class Budget:
       self._reserved += dollars
       self._open += requests
 
+  def spend(self, dollars: float) -> None:
+    """Counts what was billed and could not be set aside before."""
+    self.spent += dollars
+
   async def settle(self, reserved: float, dollars: float, unknown: float = 0.0) -> None:
     """Turns a reservation into what was really spent, or may have been."""
     self.spent += dollars

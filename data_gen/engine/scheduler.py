@@ -20,6 +20,9 @@ from msm_jax import errors, progress
 
 __all__ = ["Budget", "Limits", "Scheduler"]
 
+# So many requests refused at the start, and none answered: it is not the requests.
+_REFUSED_IN_A_ROW = 20
+
 
 class Scheduler:
   """Asks one client; several schedulers may share a ledger, a budget and a pace.
@@ -48,6 +51,7 @@ class Scheduler:
     self._pace = pace or Pace(limits, self._name)
     self._brake = Brake()
     self._asking: set[str] = set()
+    self._refused: int | None = 0  # None: one was answered
     in_jobs = client.jobs is not None
     self._scribe = attempts.Scribe(client, single_price if in_jobs else price)
     self._batches = None
@@ -133,8 +137,13 @@ class Scheduler:
     while True:
       async with self._pace.turn(self._brake.check) as turn:
         entry, error = await self._attempt(identity, request, attempt)
-        if entry.status in entries.OUTCOMES:
+        if entry.status in entries.OUTCOMES or error is None:
+          self._refused = None
           self._pace.succeeded(turn)
+          return entry
+        if isinstance(error, protocol.FatalRequest):
+          self._pace.succeeded(turn)
+          self._count_refused(error)
           return entry
         if isinstance(error, protocol.FatalAuth):
           raise errors.UserError(f"{self._name} refuses: {error}")
@@ -147,6 +156,24 @@ class Scheduler:
       asked = min(error.retry_after or 0.0, self._limits.max_wait_s)
       await self._brake.sleep(max(self._backoff(attempt), asked))
       attempt += 1
+
+  def enter_costs(self) -> None:
+    """Writes down what the client's context caches have cost, beside any answer."""
+    for cost in self.client.take_costs():
+      entry = self._scribe.kept(cost)
+      self.ledger.add(entry)
+      self._budget.spend(entry.dollars or 0.0)
+
+  def _count_refused(self, error: protocol.ClientError) -> None:
+    """Raises a UserError when the service has refused all that it was asked."""
+    if self._refused is None:
+      return
+    self._refused += 1
+    if self._refused >= _REFUSED_IN_A_ROW:
+      raise errors.UserError(
+        f"{self._name} refuses every request, the last one with: {error}; mend the "
+        "setting that it names and run again"
+      )
 
   async def _attempt(
     self, identity: str, request: protocol.Request, attempt: int
@@ -174,6 +201,7 @@ class Scheduler:
       dollars = (entry.dollars if entry else None) or 0.0
       unknown = (entry.at_most if entry else None) or 0.0
       await self._budget.settle(at_most, dollars, unknown)
+      self.enter_costs()
     if self._scribe.is_free:
       await asyncio.sleep(0)  # flushed at the end: what it costs is a moment's work
     else:

@@ -14,6 +14,7 @@ _COMPLETE = {
 }
 
 
+@protocol.reader
 def response_of(answer: Any, model: str) -> protocol.Response:
   """Returns the response that a message holds.
 
@@ -30,10 +31,11 @@ def response_of(answer: Any, model: str) -> protocol.Response:
     )
   usage = _usage(answer.usage)
   reason = answer.stop_reason or "none"
-  if reason not in _COMPLETE:
-    raise protocol.Blocked(f"answer: {reason}", usage=usage, finish_reason=reason)
   texts = [getattr(block, "text", "") for block in content if block.type == "text"]
   text = "".join(texts)
+  if reason not in _COMPLETE:
+    kind = protocol.Retryable if reason == "none" else protocol.Blocked
+    raise kind(f"answer: {reason}", usage=usage, finish_reason=reason, text=text)
   if not text.strip() and _COMPLETE[reason] == protocol.STOP:
     raise protocol.Retryable("an empty answer", usage=usage, finish_reason=reason)
   return protocol.Response(
@@ -47,15 +49,15 @@ def response_of(answer: Any, model: str) -> protocol.Response:
 def _usage(usage: types.Usage | None) -> protocol.Usage:
   if usage is None:
     return protocol.Usage()
-  read = usage.cache_read_input_tokens or 0
-  written = usage.cache_creation_input_tokens or 0
+  read = int(usage.cache_read_input_tokens or 0)
+  written = int(usage.cache_creation_input_tokens or 0)
   details = usage.output_tokens_details
-  thoughts = details.thinking_tokens if details is not None else 0
+  thoughts = int(details.thinking_tokens or 0) if details is not None else 0
   return protocol.Usage(
     # The service counts the three apart.
-    prompt_tokens=(usage.input_tokens or 0) + read + written,
+    prompt_tokens=int(usage.input_tokens or 0) + read + written,
     cached_tokens=read,
     cache_write_tokens=written,
-    response_tokens=max(0, (usage.output_tokens or 0) - thoughts),
+    response_tokens=max(0, int(usage.output_tokens or 0) - thoughts),
     thought_tokens=thoughts,
   )

@@ -8,7 +8,7 @@ from typing import Any
 
 import anthropic
 
-from data_gen.clients import connections, protocol, schemas, settings
+from data_gen.clients import connections, keys, protocol, schemas, settings
 from data_gen.clients.anthropic import answers, faults, jobs
 from msm_jax import errors
 
@@ -46,6 +46,10 @@ class AnthropicClient:
     with self._service.faults():
       answer = await self._sdk.messages.create(**named, extra_body=body)
     return answers.response_of(answer, self._settings.model)
+
+  def take_costs(self) -> list[protocol.CacheCost]:
+    """Returns nothing: what a cache costs is part of the answers."""
+    return []
 
   async def close(self) -> None:
     """Closes the connections."""
@@ -108,4 +112,4 @@ def _key(client: settings.ClientSettings, where: str) -> str:
       f"{where}.client is 'anthropic' and there is no key: set the environment "
       f"variable {name}, or use {where}.client='offline'"
     )
-  return os.environ[name].strip()
+  return keys.whole(name)

@@ -65,7 +65,11 @@ class Service:
       message = f"the body is not valid: {error}"
       raise protocol.Retryable(message, lost=True) from error
     except _TRANSPORT as error:
-      sent = not isinstance(error.__cause__ or error, _NEVER_SENT)
+      cause = error.__cause__ or error
+      if isinstance(cause, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
+        url = f"{self._where}.base_url={self._client.base_url!r}"
+        raise protocol.FatalAuth(f"{url} cannot be used: {cause}") from error
+      sent = not isinstance(cause, _NEVER_SENT)
       message = f"{type(error).__name__}: {error}"
       raise protocol.Retryable(message, lost=sent) from error
     except anthropic.AnthropicError as error:

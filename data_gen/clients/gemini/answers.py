@@ -9,6 +9,8 @@ from google.genai import types
 from data_gen.clients import protocol
 
 _COMPLETE = (protocol.STOP, protocol.MAX_TOKENS)
+# The service does not know either why it stopped: another attempt may end better.
+_PASSING = ("FINISH_REASON_UNSPECIFIED", "OTHER", "MALFORMED_RESPONSE")
 
 
 def of_body(body: str | None) -> dict[str, Any]:
@@ -33,12 +35,13 @@ def of_sdk(answer: types.GenerateContentResponse) -> dict[str, Any]:
   )
 
 
+@protocol.reader
 def response_of(answer: Mapping[str, Any], model: str) -> protocol.Response:
   """Returns the response that an answer holds.
 
   Raises:
     Blocked: the service declined, or stopped for a reason that is not known.
-    Retryable: there is no text.
+    Retryable: there is no text or no reason, or the body is not an answer.
   """
   usage = _usage(answer.get("usageMetadata") or {})
   if not answer.get("candidates"):
@@ -48,10 +51,11 @@ def response_of(answer: Mapping[str, Any], model: str) -> protocol.Response:
     raise protocol.Blocked(f"prompt: {reason}", usage=usage, finish_reason=reason)
   candidate = answer["candidates"][0]
   reason = candidate.get("finishReason") or "FINISH_REASON_UNSPECIFIED"
-  if reason not in _COMPLETE:
-    raise protocol.Blocked(f"answer: {reason}", usage=usage, finish_reason=reason)
   parts = (candidate.get("content") or {}).get("parts") or []
   text = "".join(part.get("text") or "" for part in parts if not part.get("thought"))
+  if reason not in _COMPLETE:
+    kind = protocol.Retryable if reason in _PASSING else protocol.Blocked
+    raise kind(f"answer: {reason}", usage=usage, finish_reason=reason, text=text)
   if not text.strip() and reason == protocol.STOP:
     raise protocol.Retryable("an empty answer", usage=usage, finish_reason=reason)
   return protocol.Response(
@@ -64,8 +68,8 @@ def response_of(answer: Mapping[str, Any], model: str) -> protocol.Response:
 
 def _usage(metadata: Mapping[str, Any]) -> protocol.Usage:
   return protocol.Usage(
-    prompt_tokens=metadata.get("promptTokenCount") or 0,
-    cached_tokens=metadata.get("cachedContentTokenCount") or 0,
-    response_tokens=metadata.get("candidatesTokenCount") or 0,
-    thought_tokens=metadata.get("thoughtsTokenCount") or 0,
+    prompt_tokens=int(metadata.get("promptTokenCount") or 0),
+    cached_tokens=int(metadata.get("cachedContentTokenCount") or 0),
+    response_tokens=int(metadata.get("candidatesTokenCount") or 0),
+    thought_tokens=int(metadata.get("thoughtsTokenCount") or 0),
   )

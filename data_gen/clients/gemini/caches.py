@@ -14,6 +14,8 @@ from msm_jax import progress
 
 # A cache outlives a killed process by at most this long; that is billed and unseen.
 TTL_S = 1800
+# Keeping one is written down this often, and when it ends.
+_BILL_EVERY_S = 60.0
 # No model caches fewer tokens than this, and a token has at least one character.
 _MIN_CHARS = 1024
 _TOO_SMALL = ("too small", "min_total_token_count", "minimum token count")
@@ -34,8 +36,8 @@ class Caches:
     self._sdk, self._model, self._service = sdk, model, service
     self._caches: dict[str, _Cache | None] = {}  # None: too short to be cached
     self._locks: dict[str, asyncio.Lock] = {}
-    self._written = 0
-    self._token_hours = 0.0
+    self._costs: list[protocol.CacheCost] = []
+    self._making: set[asyncio.Task[_Cache | None]] = set()
 
   async def name_for(self, system: str) -> str | None:
     """Returns the cache that holds `system`; None: it has to be sent in full.
@@ -47,7 +49,12 @@ class Caches:
       return None
     async with self._locks.setdefault(system, asyncio.Lock()):
       if system not in self._caches:
-        self._caches[system] = await self._create(system)
+        # What a time-out of the request cuts off is a cache that is made and billed
+        # and that nobody knows: the making goes on without it.
+        task = asyncio.ensure_future(self._create(system))
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+        self._caches[system] = await asyncio.shield(task)
       cache = self._caches[system]
       if cache is None:
         return None
@@ -55,26 +62,30 @@ class Caches:
         await self._refresh(system, cache)
       return cache.name
 
-  def is_gone(self, error: APIError, system: str) -> bool:
-    """Returns whether an error says that the cache is lost, and forgets it if so."""
+  def is_gone(self, error: APIError, name: str) -> bool:
+    """Returns whether an error says that a cache is lost, and forgets it if so."""
     said = (error.message or "").lower().replace(" ", "")
     if error.code not in (403, 404) or "cachedcontent" not in said:
       return False
-    self._forget(system)
+    for system, cache in list(self._caches.items()):
+      # By name: a late error of an old cache says nothing of the new one.
+      if cache is not None and cache.name == name:
+        self._forget(system)
     return True
 
-  def take_costs(self) -> tuple[int, float]:
-    """Returns (tokens written, tokens x hours kept) since this was last asked."""
+  def take_costs(self) -> list[protocol.CacheCost]:
+    """Returns what caches have cost since this was last asked."""
+    since = time.monotonic() - _BILL_EVERY_S
     for cache in self._caches.values():
-      if cache is not None:
+      if cache is not None and cache.billed_until < since:
         self._bill(cache)
-    costs = self._written, self._token_hours
-    self._written, self._token_hours = 0, 0.0
+    costs, self._costs = self._costs, []
     return costs
 
   async def close(self) -> None:
     """Deletes the caches; one that cannot be deleted ends with its TTL."""
-    for cache in self._caches.values():
+    await asyncio.gather(*self._making, return_exceptions=True)
+    for system, cache in list(self._caches.items()):
       if cache is None:
         continue
       try:
@@ -82,6 +93,7 @@ class Caches:
           await self._sdk.aio.caches.delete(name=cache.name)
       except protocol.ClientError as error:
         progress.say(f"{cache.name} is not deleted, it ends by itself: {error}")
+      self._forget(system)
     self._caches.clear()
 
   async def _create(self, system: str) -> _Cache | None:
@@ -102,9 +114,12 @@ class Caches:
         return None
     usage = made.usage_metadata
     tokens = (usage and usage.total_token_count) or 0
-    self._written += tokens
+    written = protocol.Usage(prompt_tokens=tokens, cache_write_tokens=tokens)
+    self._costs.append(protocol.CacheCost(name=made.name, usage=written))
     now = time.monotonic()
-    return _Cache(made.name, tokens, expires=now + TTL_S, billed_until=now)
+    cache = _Cache(made.name, tokens, expires=now + TTL_S, billed_until=now)
+    self._caches[system] = cache
+    return cache
 
   async def _refresh(self, system: str, cache: _Cache) -> None:
     config = types.UpdateCachedContentConfig(ttl=f"{TTL_S}s")
@@ -124,5 +139,7 @@ class Caches:
 
   def _bill(self, cache: _Cache) -> None:
     now = time.monotonic()
-    self._token_hours += cache.tokens * (now - cache.billed_until) / 3600
+    hours = cache.tokens * (now - cache.billed_until) / 3600
     cache.billed_until = now
+    kept = protocol.Usage(cache_token_hours=hours)
+    self._costs.append(protocol.CacheCost(name=cache.name, usage=kept))

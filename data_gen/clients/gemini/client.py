@@ -1,6 +1,5 @@
 """One question to Gemini and its answer: the Developer API, or Vertex."""
 
-import dataclasses
 import os
 
 import google.auth
@@ -10,12 +9,12 @@ from google.auth import exceptions as auth_errors
 from google.genai import types
 from google.genai.errors import APIError
 
-from data_gen.clients import connections, protocol, settings
+from data_gen.clients import connections, keys, protocol, settings
 from data_gen.clients.gemini import answers, caches, faults, jobs
 from msm_jax import errors, progress, records
 
-_KEY_VARIABLES = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_TIER_HEADER = "X-Vertex-AI-LLM-Shared-Request-Type"
 _LEVELS = tuple(level.value.lower() for level in types.ThinkingLevel)[1:]
 _CATEGORIES = (
   "HARM_CATEGORY_HARASSMENT",
@@ -59,13 +58,17 @@ class GeminiClient:
           config=_raw(self._config(request, cached)),
         )
       except APIError as error:
-        if cached is not None and self._caches.is_gone(error, request.system):
+        if cached is not None and self._caches.is_gone(error, cached):
           raise protocol.Retryable(f"the cache is gone: {error.message}") from error
         raise
       body = answers.of_body(answer.sdk_http_response.body)
     response = answers.response_of(body, self._settings.model)
     self._tell_of_thoughts(response.usage)
-    return self._with_cache_costs(response)
+    return response
+
+  def take_costs(self) -> list[protocol.CacheCost]:
+    """Returns what caches have cost since this was last asked."""
+    return [] if self._caches is None else self._caches.take_costs()
 
   async def close(self) -> None:
     """Deletes the caches and closes the connections."""
@@ -78,7 +81,7 @@ class GeminiClient:
     self, request: protocol.Request, cached: str | None = None
   ) -> types.GenerateContentConfig:
     client, params = self._settings, request.params
-    synchronous = client.tier in (settings.FLEX, settings.PRIORITY)
+    in_body = client.tier in (settings.FLEX, settings.PRIORITY) and not client.project
     # Equal prompts ask for different answers: the seed differs with the sample.
     key = [request.prompt_hash, request.sample_index, params.seed]
     return types.GenerateContentConfig(
@@ -93,7 +96,7 @@ class GeminiClient:
       response_mime_type="application/json" if request.schema else None,
       response_json_schema=request.schema,
       safety_settings=_safety(client.safety),
-      service_tier=types.ServiceTier(client.tier) if synchronous else None,
+      service_tier=types.ServiceTier(client.tier) if in_body else None,
     )
 
   def _tell_of_thoughts(self, usage: protocol.Usage) -> None:
@@ -106,18 +109,6 @@ class GeminiClient:
         f"{self._settings.model} thinks although thinking='off': "
         f"{usage.thought_tokens} tokens in this answer, billed like the answer"
       )
-
-  def _with_cache_costs(self, response: protocol.Response) -> protocol.Response:
-    if self._caches is None:
-      return response
-    written, hours = self._caches.take_costs()
-    usage = dataclasses.replace(
-      response.usage,
-      prompt_tokens=response.usage.prompt_tokens + written,
-      cache_write_tokens=written,
-      cache_token_hours=hours,
-    )
-    return dataclasses.replace(response, usage=usage)
 
 
 def _raw(config: types.GenerateContentConfig) -> types.GenerateContentConfig:
@@ -136,7 +127,9 @@ def _sdk(
     api_version=client.api_version,
     timeout=int(client.timeout_s * 1000),
     httpx_async_client=http,
+    headers=_tier_headers(client),
   )
+  key = None if client.project else _key(client, where)
   try:
     if client.project:
       return genai.Client(
@@ -147,18 +140,23 @@ def _sdk(
         http_options=options,
       )
     # Named, or the environment could send the requests to Vertex after all.
-    return genai.Client(
-      enterprise=False, api_key=_key(client, where), http_options=options
-    )
+    return genai.Client(enterprise=False, api_key=key, http_options=options)
   except ValueError as error:
     raise errors.UserError(f"{where}: the Gemini client says: {error}") from None
 
 
+def _tier_headers(client: settings.ClientSettings) -> dict[str, str] | None:
+  """Returns how Vertex is told of the tier: by header, not in the body."""
+  if not client.project or client.tier == settings.STANDARD:
+    return None
+  return {_TIER_HEADER: client.tier, "X-Vertex-AI-LLM-Request-Type": "shared"}
+
+
 def _key(client: settings.ClientSettings, where: str) -> str:
-  names = (client.api_key_env,) if client.api_key_env else _KEY_VARIABLES
+  names = settings.key_variables(client)
   for name in names:
     if os.environ.get(name):
-      return os.environ[name]
+      return keys.whole(name)
   raise errors.UserError(
     f"{where}.client is 'gemini' and there is no key: set the environment variable "
     f"{' or '.join(names)}, or {where}.project for Vertex, or use "

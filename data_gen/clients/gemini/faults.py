@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,6 +41,8 @@ class Service:
       yield
     except APIError as error:
       raise self.of_api(error) from error
+    except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+      raise protocol.FatalAuth(f"{self._url_hint()}: {error}") from error
     except _NEVER_SENT as error:
       raise protocol.Retryable(f"{type(error).__name__}: {error}") from error
     except (httpx2.HTTPError, httpx2.StreamError, TimeoutError) as error:
@@ -73,14 +76,17 @@ class Service:
   def _of(
     self, code: int, text: str, details: Any, headers: Any = None
   ) -> protocol.ClientError:
-    details = [detail for detail in details if isinstance(detail, dict)]
+    details = [detail for detail in _list(details) if isinstance(detail, dict)]
     # What the service says may be long; the way out comes after it.
     message = f"{code} {text}"[:300]
+    if code == 429 and "credits are depleted" in text.lower():
+      return protocol.FatalAuth(f"{message} (the account has no credit left)")
     if code == 429:
       return _rate_limited(message, details, headers)
     if code in _PASSING or code >= 500:
       return protocol.Retryable(message, retry_after=_asked(details, headers))
-    if code in (401, 403) or "API_KEY_INVALID" in str(details):
+    said = text.lower()
+    if code in (401, 403) or "API_KEY_INVALID" in str(details) or "api key" in said:
       return protocol.FatalAuth(f"{message} ({self._key_hint()})")
     if code == 402 or "FAILED_PRECONDITION" in text:
       return protocol.FatalAuth(f"{message} (billing or region of the key)")
@@ -108,7 +114,12 @@ class Service:
       return (
         f"has the account rights in {self._where}.project={self._client.project!r}?"
       )
-    return "is the key right?"
+    names = settings.key_variables(self._client)
+    name = next((name for name in names if os.environ.get(name)), names[0])
+    return f"is the key in {name} right?"
+
+  def _url_hint(self) -> str:
+    return f"{self._where}.base_url={self._client.base_url!r} cannot be used"
 
   def _model_hint(self) -> str:
     client, where = self._client, self._where
@@ -132,10 +143,11 @@ class Service:
 
 
 def _rate_limited(message: str, details: list[dict], headers: Any) -> Exception:
+  violations = [v for detail in details for v in _list(detail.get("violations"))]
   quotas = " ".join(
     f"{violation.get('quotaId', '')} {violation.get('quotaMetric', '')}"
-    for detail in details
-    for violation in detail.get("violations", [])
+    for violation in violations
+    if isinstance(violation, Mapping)
   ).lower()
   said = f"{quotas} {message.lower()}"
   if "perday" in said or "per_day" in said or "per day" in said:
@@ -148,6 +160,10 @@ def _rate_limited(message: str, details: list[dict], headers: Any) -> Exception:
   return protocol.RateLimited(
     message, retry_after=_asked(details, headers), quota=quota
   )
+
+
+def _list(value: Any) -> list[Any]:
+  return value if isinstance(value, list) else []
 
 
 def _asked(details: list[dict], headers: Any) -> float | None:

@@ -15,9 +15,10 @@ _COMPLETE = {
   "max_tokens": protocol.MAX_TOKENS,
   "model_length": protocol.MAX_TOKENS,
 }
-_PASSING = ("error", "abort")
+_PASSING = ("error", "abort", "none")
 
 
+@protocol.reader
 def response_of(answer: Mapping[str, Any], model: str) -> protocol.Response:
   """Returns the response that the body of an answer holds.
 
@@ -25,26 +26,21 @@ def response_of(answer: Mapping[str, Any], model: str) -> protocol.Response:
     Blocked: the model declined, or stopped for a reason that is not known.
     Retryable: there is no text, or the body is not an answer.
   """
-  try:
-    usage = _usage(answer.get("usage") or {})
-    choice = answer["choices"][0]
-    message = choice["message"]
-    reason = choice.get("finish_reason") or "none"
-    text, refusal = message.get("content"), message.get("refusal")
-    text = text or ""
-  except (LookupError, TypeError, AttributeError) as error:
-    raise protocol.Retryable(
-      f"the body is not an answer: {error!r}", lost=True
-    ) from error
+  usage = _usage(answer.get("usage") or {})
+  choice = answer["choices"][0]
+  message = choice["message"]
+  reason = choice.get("finish_reason") or "none"
+  text, refusal = message.get("content") or "", message.get("refusal")
+  if not isinstance(text, str):
+    raise TypeError(f"content is {type(text).__name__}")
   if refusal:
     raise protocol.Blocked(
-      f"answer: refusal: {refusal}", usage=usage, finish_reason="refusal"
+      f"answer: refusal: {refusal}", usage=usage, finish_reason="refusal", text=text
     )
-  if reason in _PASSING:
-    raise protocol.Retryable(f"answer: {reason}", usage=usage, finish_reason=reason)
   if reason not in _COMPLETE:
-    raise protocol.Blocked(f"answer: {reason}", usage=usage, finish_reason=reason)
-  if not isinstance(text, str) or (not text.strip() and reason != "length"):
+    kind = protocol.Retryable if reason in _PASSING else protocol.Blocked
+    raise kind(f"answer: {reason}", usage=usage, finish_reason=reason, text=text)
+  if not text.strip() and reason != "length":
     raise protocol.Retryable("an empty answer", usage=usage, finish_reason=reason)
   return protocol.Response(
     text=schemas.unwrapped(text),
@@ -58,10 +54,10 @@ def _usage(usage: Mapping[str, Any]) -> protocol.Usage:
   read = usage.get("prompt_tokens_details") or {}
   written = usage.get("completion_tokens_details") or {}
   # What the model thought is part of what it wrote.
-  thoughts = written.get("reasoning_tokens") or 0
+  thoughts = int(written.get("reasoning_tokens") or 0)
   return protocol.Usage(
-    prompt_tokens=usage.get("prompt_tokens") or 0,
-    cached_tokens=read.get("cached_tokens") or 0,
-    response_tokens=max(0, (usage.get("completion_tokens") or 0) - thoughts),
+    prompt_tokens=int(usage.get("prompt_tokens") or 0),
+    cached_tokens=int(read.get("cached_tokens") or 0),
+    response_tokens=max(0, int(usage.get("completion_tokens") or 0) - thoughts),
     thought_tokens=thoughts,
   )

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from data_gen.clients import connections, protocol, schemas, settings
+from data_gen.clients import connections, keys, protocol, schemas, settings
 from data_gen.clients.openai import answers, faults, jobs
 from msm_jax import errors, progress, records
 
@@ -19,7 +19,7 @@ class OpenAIClient:
   def __init__(self, client: settings.ClientSettings, where: str = "config.teacher"):
     self._settings = client
     self.identity = client.identity()
-    base_url = _base_url(client, where)
+    base_url = (client.base_url or _OWN_URL).rstrip("/") + "/"
     self._service = faults.Service(client, where, base_url)
     key = _key(client, where)
     self._http = connections.http_client(
@@ -48,12 +48,17 @@ class OpenAIClient:
     return response
 
   def _tell_of_usage(self, usage: protocol.Usage) -> None:
-    """Says once that a server does not count tokens: they would pass for free."""
+    """Says once that a server does not count tokens."""
     if usage == protocol.Usage() and not self._told_of_usage:
       self._told_of_usage = True
       progress.say(
-        f"{self._service.url} reports no usage: its answers count as free in the ledger"
+        f"{self._service.url} reports no usage: where its tokens have a price, each "
+        "answer counts as unknown spend, with the most that it may have cost"
       )
+
+  def take_costs(self) -> list[protocol.CacheCost]:
+    """Returns nothing: what a cache costs is part of the answers."""
+    return []
 
   async def close(self) -> None:
     """Closes the connections."""
@@ -69,8 +74,9 @@ class OpenAIClient:
       "messages": _messages(request),
       "temperature": params.temperature,
       client.token_limit_field: params.max_output_tokens,
-      "seed": int(records.sha256_json(key)[:7], 16),
     }
+    if client.send_seed:
+      body["seed"] = int(records.sha256_json(key)[:7], 16)
     if request.schema is not None and client.structured != "none":
       body["response_format"] = _format(client.structured, request)
     if client.tier == settings.FLEX:
@@ -123,16 +129,6 @@ def _merged(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
   return json.loads(json.dumps(found, default=dict))
 
 
-def _base_url(client: settings.ClientSettings, where: str) -> str:
-  url = (client.base_url or _OWN_URL).rstrip("/")
-  if not url.startswith(("http://", "https://")):
-    raise errors.UserError(
-      f"{where}.base_url is {client.base_url!r}: it starts with http:// or https://, "
-      "and ends in /v1 as a rule"
-    )
-  return url + "/"
-
-
 def _key(client: settings.ClientSettings, where: str) -> str | None:
   name = client.api_key_env
   if name is None and client.base_url is not None:
@@ -144,4 +140,4 @@ def _key(client: settings.ClientSettings, where: str) -> str | None:
       f"{where}.client is 'openai' and there is no key: set the environment variable "
       f"{name}, or {where}.base_url to a server that needs none"
     )
-  return os.environ[name].strip()
+  return keys.whole(name)

@@ -37,6 +37,8 @@ _NO_MODEL = (
   "unknown model",
   "pinned to",
 )
+# One request that is larger than the limit itself: no waiting helps.
+_NEVER_FITS = ("request too large", "must be reduced")
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit", "insufficient credits")
 _PER_DAY = ("per day", "per-day", "(rpd)", "(tpd)", "daily")
 
@@ -103,6 +105,8 @@ class Service:
     said = f"{message} {code}".lower()
     if status == 402 or any(mark in said for mark in _NO_CREDIT):
       return protocol.FatalAuth(f"{text} (the account has no credit left)")
+    if status == 429 and any(mark in said for mark in _NEVER_FITS):
+      return protocol.FatalRequest(f"larger than the rate limit itself: {text}")
     if status == 429:
       return _rate_limited(text, said, headers)
     if status in _PASSING or status >= 500:
@@ -136,7 +140,8 @@ class Service:
       )
     if any(mark in said for mark in _UNSUPPORTED):
       return protocol.FatalAuth(
-        f"{text} (see {where}.extra_body, thinking_field, temperature and tier)"
+        f"{text} (see {where}.extra_body, thinking_field, temperature, tier and "
+        f"send_seed={self._client.send_seed})"
       )
     return protocol.FatalRequest(text)
 
