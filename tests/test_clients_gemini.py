@@ -330,6 +330,17 @@ def test_vertex_is_asked_with_the_machine_s_credentials(tmp_path, monkeypatch):
   assert server.headers[-1]["authorization"] == "Bearer fake"
 
 
+def test_vertex_is_told_of_the_tier_by_a_header(tmp_path, monkeypatch):
+  fields = {"tier": "flex", "timeout_s": 900.0, "project": "p1"}
+  with FakeGemini() as server:
+    account = service_account(tmp_path, server.url)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
+    talk(server, lambda client: client.generate(REQUEST), **fields)
+    headers = server.headers[-1]
+  assert headers["x-vertex-ai-llm-shared-request-type"] == "flex"
+  assert "serviceTier" not in server.bodies[0]
+
+
 def test_vertex_without_credentials_says_how_to_get_them(tmp_path, monkeypatch):
   monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
   with pytest.raises(UserError, match=r"config\.teacher\.project.*gcloud auth"):

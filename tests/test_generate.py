@@ -231,6 +231,20 @@ def test_the_budget_stops_the_run_and_a_higher_one_goes_on(tmp_path):
   assert set(server.answered.values()) == {1}
 
 
+def test_the_budget_is_of_the_workdir_whatever_corpora_the_config_still_has(tmp_path):
+  with FakeGemini() as server:
+    first = make_job(tmp_path, server.url, {"docs": DOCUMENTS}, max_dollars=1.0)
+    generate.generate(first, tmp_path)
+    spent = records.read_manifest(tmp_path / "corpus" / "docs")["num_records"] * 1e-4
+    other = make_job(tmp_path, server.url, {"more": DOCUMENTS}, max_dollars=spent)
+    with pytest.raises(Stopped, match="max_dollars"):
+      generate.generate(other, tmp_path)
+    ledger = tmp_path / "corpus" / "docs" / "ledger.jsonl"
+    ledger.write_text("{broken\n" + ledger.read_text())
+    with pytest.raises(UserError, match=r"docs/ledger\.jsonl line 1 is damaged"):
+      generate.generate(other, tmp_path)
+
+
 def test_a_budget_for_a_model_without_a_price_is_refused(tmp_path):
   job = make_job(
     tmp_path, "http://127.0.0.1:9", {"docs": DOCUMENTS}, max_dollars=1.0, model="new"
