@@ -8,7 +8,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -55,31 +55,35 @@ _POSITIONAL: list[str] = []  # what follows MODE and is no flag
 
 def run() -> None:
   """Does every step that is not done yet, then the report."""
-  (
-    _experiment().paths(FLAGS.arm, FLAGS.stage),
-    _arms(_experiment()),
-    _seeds(),
-  )  # refuse what is not there
-  for step in _STEPS:
+  # Refuse what is not there before anything is paid.
+  _experiment().paths(FLAGS.arm, FLAGS.stage), _arms(_experiment()), _seeds()
+  generate()
+  if _job().pilot is not None:
+    return progress.say("run: the pilot is done; run again without --config.pilot")
+  for step in _STEPS[1:]:
     step()
+  return None
 
 
 def plan() -> None:
   """Prints what the study will cost; writes nothing."""
-  from data_gen.planning import estimates as generation
+  from data_gen.planning import tree as generation
   from msm_jax import planning as training
 
   workdir = _workdir(make=False)
   experiment = _experiment()
-  print("\n".join(generation.lines(_job(), workdir)))
-  print("\n".join(training.lines(experiment, workdir)))
+  _print(generation.lines(_job(), workdir))
+  _print(training.lines(experiment, workdir))
 
 
 def generate() -> None:
-  """Makes the corpora."""
+  """Makes the corpora; with config.pilot tries a few documents of each."""
   from data_gen import generate as generate_lib
+  from data_gen import piloting
 
-  _once(lambda: generate_lib.generate(_job(), _workdir()))
+  if (job := _job()).pilot is None:
+    return _once(lambda: generate_lib.generate(job, _workdir()))
+  return _once(lambda: _print(piloting.pilot(job, _workdir()), at_once=True))
 
 
 def prepare() -> None:
@@ -173,6 +177,12 @@ def _export_corpus(name: str) -> None:
   print(f"export: {out}")
 
 
+def _print(lines: Iterable[str], at_once: bool = False) -> None:
+  """Prints lines; `at_once` where the next one may take its time."""
+  for line in lines:
+    print(line, flush=at_once)
+
+
 def _once(work: Callable[[], object]) -> None:
   """Does something on process 0 while the others, if any, wait for it."""
   with distributed.together():
@@ -244,16 +254,14 @@ def show() -> None:
     lines = show_corpus.show(path, asked, limit=FLAGS.limit, seed=_draw_seed())
   else:
     lines = show_lib.show(path, limit=FLAGS.limit, colour=sys.stdout.isatty())
-  for line in lines:
-    print(line)
+  _print(lines)
 
 
 def doctor() -> None:
   """Prints versions, devices, keys present, disk."""
   from msm_jax import doctor as doctor_lib
 
-  for line in doctor_lib.report(pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None):
-    print(line)
+  _print(doctor_lib.report(pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None))
 
 
 _STEPS = (generate, prepare, train, evaluate, report)

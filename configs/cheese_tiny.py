@@ -38,6 +38,7 @@ def get_config(arg=None):
   c.teacher = client()
   c.judge = client()
   c.budget = ConfigDict(dict(max_dollars=0.0))
+  c.pilot = placeholder(int)  # generate so many documents per subdomain, to look at
 
   c.specs = ConfigDict()
   c.specs.affordability = spec("affordability")

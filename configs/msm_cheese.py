@@ -42,6 +42,7 @@ def get_config(arg=None):
   c.teacher = client()
   c.judge = client(temperature=0.0, max_output_tokens=1024)
   c.budget = ConfigDict(dict(max_dollars=150.0))
+  c.pilot = placeholder(int)  # generate so many documents per subdomain, to look at
   # A corpus that is not like this is not finished; its audit says what it is like.
   c.audit = ConfigDict(
     dict(min_section_share=0.05, max_rejected_share=0.5, max_near_duplicates=0.02)

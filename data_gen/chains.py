@@ -69,6 +69,10 @@ def make(
   if isinstance(corpus, corpora.DocumentsCorpus):
     of = corpus.match_types_of
     types = None if of is None else matching.told_types(root / of)
-    return documents.Chain(name, corpus, spec, teacher, judge, gate, goal, types)
+    return documents.Chain(
+      name, corpus, spec, teacher, judge, gate, goal, types, pilot=job.pilot
+    )
   questions = gates.for_questions(name, corpus, spec, root)
-  return conversations.Chain(name, corpus, spec, teacher, judge, gate, questions, goal)
+  return conversations.Chain(
+    name, corpus, spec, teacher, judge, gate, questions, goal, pilot=job.pilot
+  )

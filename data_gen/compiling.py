@@ -93,7 +93,7 @@ def write_chain(
     "num_words": chain.num_words,
     **chain.manifest(),
   }
-  auditor = audit.Auditor(_audit_settings(job, name))
+  auditor = audit.Auditor(audit_settings(job, name))
   more = chain.extra_files() if hasattr(chain, "extra_files") else {}
   with contextlib.ExitStack() as stack:
     files = {n: stack.enter_context(tempfile.TemporaryFile()) for n in _AUDIT_FILES}
@@ -107,7 +107,7 @@ def write_chain(
       return manifest
 
     rows = auditor.watch(chain.records())
-    rejects = auditor.watch_rejects(_all_rejects(chain))
+    rejects = auditor.watch_rejects(all_rejects(chain))
     return _write(root / name, rows, audited, rejects, {**more, **files})
 
 
@@ -117,17 +117,18 @@ def _check_kept(name: str, chain: Chain) -> None:
   if not num_kept:
     raise errors.UserError(
       f"config.corpora.{name}: nothing was kept of {chain.num_planned} planned "
-      f"({_main_reasons(chain)}); change the spec, the teacher or the judge"
+      f"({main_reasons(chain)}); change the spec, the teacher or the judge"
     )
   asked = chain.num_asked
   if asked is not None and num_kept < asked:
     progress.say(
       f"corpus {name}: {asked} were asked for, {num_kept} could be kept "
-      f"({_main_reasons(chain)}); {REJECTS} says why"
+      f"({main_reasons(chain)}); {REJECTS} says why"
     )
 
 
-def _audit_settings(job: settings.Job, name: str) -> audit.AuditSettings:
+def audit_settings(job: settings.Job, name: str) -> audit.AuditSettings:
+  """Returns what the audit of a corpus is told."""
   corpus = job.corpora[name]
   found = audit.AuditSettings(name=name, kind=corpus.kind, thresholds=job.audit)
   spec = specs.load_all(job).get(getattr(corpus, "spec", None) or "")
@@ -160,12 +161,13 @@ def _enforce(found: audit.Audit, partial: pathlib.Path, name: str) -> None:
   )
 
 
-def _all_rejects(chain: Chain) -> Iterator[Mapping[str, Any]]:
+def all_rejects(chain: Chain) -> Iterator[Mapping[str, Any]]:
+  """Yields all that was lost or rejected, with stage and reason."""
   yield from chain.branch_rejects
   yield from chain.rejected()
 
 
-def _main_reasons(chain: Chain) -> str:
+def main_reasons(chain: Chain) -> str:
   """Returns the most frequent reasons for what is missing, with their numbers."""
   rejects = chain.rejected() if chain.num_rejected else chain.branch_rejects
   # `judge: no: because` is one of many `judge: no`.

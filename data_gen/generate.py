@@ -21,9 +21,20 @@ from data_gen.importing import corpus as importing
 from data_gen.settings import Job
 from msm_jax import errors, progress, records
 
-__all__ = ["finished", "generate", "resolve"]
+__all__ = [
+  "budget_for",
+  "check_clients",
+  "finished",
+  "generate",
+  "ledger_of",
+  "make_free",
+  "resolve",
+  "say_empty_sections",
+]
 
 LEDGER = "ledger.jsonl"
+# Kinds that come of nothing but settings and files: nobody is asked.
+FREE = (settings.ImportCorpus, settings.WorldCorpus, settings.PairsCorpus)
 
 resolve = resolving.resolve
 
@@ -31,11 +42,14 @@ resolve = resolving.resolve
 def generate(job: Job, workdir: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
   """Makes every corpus that is not there yet and returns all manifests by name.
 
+  `job.pilot` is for `data_gen.piloting`.
+
   Raises:
     UserError: settings that cannot work, a corpus made with other settings, a refused
       key, a full disk.
     Stopped: interrupted, out of budget, rate limited for too long; run again to go on.
   """
+  assert job.pilot is None, "a pilot makes no corpora: see data_gen.piloting"
   root = pathlib.Path(workdir) / "corpus"
   resolved = resolve(job)
   manifests = {}
@@ -45,8 +59,8 @@ def generate(job: Job, workdir: str | os.PathLike[str]) -> dict[str, dict[str, A
       progress.say(f"corpus {name}: done, {done['num_records']} records")
       manifests[name] = done
   waiting = [name for name in settings.order(job.corpora) if name not in manifests]
-  _check_clients(job, waiting)
-  _say_empty_sections(job, waiting)
+  check_clients(job, waiting)
+  say_empty_sections(job, waiting)
   for name in waiting:
     manifests[name] = _make(job, root, name, resolved[name])
     progress.say(
@@ -57,9 +71,15 @@ def generate(job: Job, workdir: str | os.PathLike[str]) -> dict[str, dict[str, A
 
 
 def finished(
-  root: pathlib.Path, name: str, resolved: Mapping[str, Any]
+  root: pathlib.Path, name: str, resolved: Mapping[str, Any], adopt: bool = True
 ) -> dict[str, Any] | None:
   """Returns the manifest of a corpus that is whole, None if it has to be made.
+
+  Args:
+    root: where the corpora lie.
+    name: of the corpus.
+    resolved: everything that decides its content.
+    adopt: whether a ledger that a crash left elsewhere is put in its place.
 
   Raises:
     UserError: it was made with other settings, or a shard is damaged; the message
@@ -88,7 +108,8 @@ def finished(
       "answer is paid twice) and delete that directory to make it again"
     )
   records.shard_paths(directory)
-  _adopt_ledger(root, name)
+  if adopt:
+    _adopt_ledger(root, name)
   return manifest
 
 
@@ -101,8 +122,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
   return found
 
 
-def _check_clients(job: Job, waiting: list[str]) -> None:
-  """Makes each client that is needed once, so that a missing key shows at once."""
+def check_clients(job: Job, waiting: list[str]) -> None:
+  """Makes each client that is needed once, so that a missing key shows at once.
+
+  Raises:
+    UserError: a key is missing, or a budget is set and a price is not known.
+  """
   kinds = [job.corpora[name] for name in waiting]
   roles = {role for corpus in kinds for role in getattr(corpus, "roles", ())}
   for role in sorted(roles, reverse=True):
@@ -116,7 +141,8 @@ def _check_clients(job: Job, waiting: list[str]) -> None:
       )
 
 
-def _say_empty_sections(job: Job, waiting: list[str]) -> None:
+def say_empty_sections(job: Job, waiting: list[str]) -> None:
+  """Says which sections of the specs of `waiting` have no text."""
   used = {getattr(job.corpora[name], "spec", None) for name in waiting}
   for name, spec in specs.load_all(job).items():
     if name in used and spec.empty:
@@ -130,25 +156,38 @@ def _make(
   job: Job, root: pathlib.Path, name: str, resolved: Mapping[str, Any]
 ) -> dict[str, Any]:
   corpus = job.corpora[name]
-  base = {"name": name, "kind": corpus.kind, "config": resolved}
-  base["hashes"] = resolving.hashes(resolved)
-  if isinstance(corpus, settings.ImportCorpus):
-    return importing.make(root / name, name, corpus, base)
-  if isinstance(corpus, settings.WorldCorpus | settings.PairsCorpus):
-    return compiling.write_world(job, root, name, base)
+  if isinstance(corpus, FREE):
+    return make_free(job, root, name, resolved)
+  base = _base(job, name, resolved)
   if isinstance(corpus, settings.StrippedCorpus):
     return compiling.write_stripped(root, name, corpus.of, base)
-  path = root / f"{name}.partial" / LEDGER
-  with ledger.Ledger(path) as book:
-    spent, unknown = _spent(job, root, name)
-    totals = book.totals
-    budget = scheduler.Budget(
-      job.max_dollars, spent + totals.spent, unknown + totals.unknown_at_most
-    )
+  with ledger.Ledger(ledger_of(root, name)) as book:
+    budget = budget_for(job, root, name, book.totals)
     chain = running.run(job, name, book, budget, root)
     manifest = compiling.write_chain(job, root, name, base, chain)
   _adopt_ledger(root, name)
   return manifest
+
+
+def make_free(
+  job: Job, root: pathlib.Path, name: str, resolved: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Makes a corpus of one of the kinds in `FREE`; returns its manifest."""
+  corpus, base = job.corpora[name], _base(job, name, resolved)
+  if isinstance(corpus, settings.ImportCorpus):
+    return importing.make(root / name, name, corpus, base)
+  return compiling.write_world(job, root, name, base)
+
+
+def _base(job: Job, name: str, resolved: Mapping[str, Any]) -> dict[str, Any]:
+  hashes = resolving.hashes(resolved)
+  kind = job.corpora[name].kind
+  return {"name": name, "kind": kind, "config": resolved, "hashes": hashes}
+
+
+def ledger_of(root: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns where the ledger of a corpus lies while it is being made."""
+  return root / f"{name}.partial" / LEDGER
 
 
 def _adopt_ledger(root: pathlib.Path, name: str) -> None:
@@ -157,6 +196,16 @@ def _adopt_ledger(root: pathlib.Path, name: str) -> None:
   if (partial / LEDGER).exists() and not (root / name / LEDGER).exists():
     os.replace(partial / LEDGER, root / name / LEDGER)
     partial.rmdir()
+
+
+def budget_for(
+  job: Job, root: pathlib.Path, name: str, totals: ledger.Totals
+) -> scheduler.Budget:
+  """Returns what may be spent on a corpus, whose own ledger adds up to `totals`."""
+  spent, unknown = _spent(job, root, name)
+  return scheduler.Budget(
+    job.max_dollars, spent + totals.spent, unknown + totals.unknown_at_most
+  )
 
 
 def _spent(job: Job, root: pathlib.Path, but: str) -> tuple[float, float]:

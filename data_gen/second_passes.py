@@ -89,13 +89,15 @@ def make(
     gate = _gate(name, corpus.filters, (), root)
     goal = sizing.goal(job.corpora, name, root)
     return universe_documents.Chain(
-      name, corpus, universe, teacher, judge, twin, gate, goal
+      name, corpus, universe, teacher, judge, twin, gate, goal, pilot=job.pilot
     )
   if isinstance(corpus, passes.RewriteCorpus):
     attributed = corpus.how == passes.ATTRIBUTION
     names = _names(job, name) if attributed else rewriting.Names()
     gate = _gate(name, corpus.filters, dataclasses.astuple(names), root)
-    return rewrites.Chain(name, corpus, root / corpus.of, names, teacher, gate)
+    return rewrites.Chain(
+      name, corpus, root / corpus.of, names, teacher, gate, pilot=job.pilot
+    )
   if isinstance(corpus, passes.PoisonCorpus):
     return poisoning.Chain(name, corpus, root / corpus.of)
   spec = specs.load_all(job)[corpus.spec]
@@ -105,7 +107,9 @@ def make(
   )
   gate = _gate(name, chosen, (spec.model_name, spec.provider_name), root)
   source = root / corpus.of
-  return opposing.Chain(name, corpus, spec, teacher, judge, gate, source)
+  return opposing.Chain(
+    name, corpus, spec, teacher, judge, gate, source, pilot=job.pilot
+  )
 
 
 def _gate(

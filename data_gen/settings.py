@@ -67,6 +67,8 @@ class Job:
     world: the world of the kinds 'world' and 'pairs'.
     max_dollars: over all corpora of the workdir; None: no limit.
     audit: figures that a corpus must keep to be finished.
+    pilot: a sample of so many documents per subdomain instead of whole corpora (see
+      `data_gen.piloting`); None: the whole corpora.
   """
 
   corpora: Mapping[str, Corpus]
@@ -76,6 +78,7 @@ class Job:
   world: str | None = None
   max_dollars: float | None = None
   audit: AuditThresholds = _NO_THRESHOLDS
+  pilot: int | None = None
 
 
 def job(config: Mapping[str, Any]) -> Job:
@@ -95,6 +98,7 @@ def job(config: Mapping[str, Any]) -> Job:
     world=config["world"],
     max_dollars=config["budget"]["max_dollars"],
     audit=audit_settings.thresholds(config.get("audit"), "config.audit"),
+    pilot=config.get("pilot"),
     **clients,
   )
 
@@ -112,7 +116,17 @@ def check(job: Job) -> None:
       client_settings.check(where, client)
   if job.max_dollars is not None:
     checks.number("config.budget.max_dollars", job.max_dollars)
+  _check_pilot(job.pilot)
   corpora.order(job.corpora)
+
+
+def _check_pilot(pilot: Any) -> None:
+  whole = isinstance(pilot, int) and not isinstance(pilot, bool)
+  if pilot is not None and not (whole and pilot >= 1):
+    raise errors.UserError(
+      f"config.pilot is {pilot!r}: it is how many documents per subdomain are tried, a "
+      "whole number above zero; leave it out (None) for the whole corpora"
+    )
 
 
 def _check_sources(where: str, corpus: Corpus, job: Job) -> None:

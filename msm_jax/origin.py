@@ -150,6 +150,21 @@ def find(init_from: str, seed: int) -> pathlib.Path | Run:
   return run
 
 
+def absent(model: ModelSettings, seed: int) -> list[str]:
+  """Returns what of the start of a seed is not on disk yet: `config.model.X 'place'`.
+
+  Only what is not there at all; what is there and cannot be used is refused by `find`.
+  """
+  found = []
+  for name in ("init_from", "adapter_from"):
+    value = getattr(model, name)
+    place = value and pathlib.Path(for_seed(value, seed)).expanduser()
+    run = place and _as_run(place)
+    if place and not (run.workdir if run else place).exists():
+      found.append(f"config.model.{name} {str(place)!r}")
+  return found
+
+
 def tokenizer_dirs(model: ModelSettings, seeds: Iterable[int]) -> list[pathlib.Path]:
   """Returns where the tokenizer of the start lies, for every seed."""
   assert model.init_from is not None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import jax
 
-from msm_jax import prepare
+from msm_jax import origin, prepare
 from msm_jax.experiment import Experiment, StageConfig
 from msm_jax.models import lora, transformer
 from msm_jax.models.config import LoraConfig, ModelConfig
@@ -30,6 +30,13 @@ def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
   steps = [_num_steps(experiment.stages[path[-1]], workdir) for path in paths]
   if None not in steps:
     yield f"optimizer steps over all runs: {sum(steps) * num_seeds}"
+  absent = origin.absent(experiment.model, experiment.seeds[0])
+  if absent:
+    yield (
+      f"model: {' and '.join(absent)} is not there yet: parameters and memory can be "
+      "told once it is, and `train` refuses until then"
+    )
+    return
   yield from _model_lines(experiment, workdir)
 
 

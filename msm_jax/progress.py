@@ -4,9 +4,11 @@ Only process 0 speaks; `MSM_JAX_QUIET=1` silences everything. All of it goes to 
 so that stdout stays free for results.
 """
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 _LINE_EVERY_S = 10.0
 _BAR_EVERY_S = 0.1
@@ -20,6 +22,20 @@ def is_quiet() -> bool:
 def mute() -> None:
   """Silences this process: all but process 0 of a run call it."""
   os.environ["MSM_JAX_QUIET"] = "1"
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+  """Says nothing inside: for work that is only looked at, such as a plan."""
+  before = os.environ.get("MSM_JAX_QUIET")
+  mute()
+  try:
+    yield
+  finally:
+    if before is None:
+      del os.environ["MSM_JAX_QUIET"]
+    else:
+      os.environ["MSM_JAX_QUIET"] = before
 
 
 def say(text: str) -> None:

@@ -35,6 +35,7 @@ _FREE = (
   "model.init_from",
   "model.license",
   "num_workers",
+  "pilot",
   "report",
   "seeds",
 )

@@ -12,6 +12,7 @@ from data_gen import settings
 from data_gen.importing import corpus as importing
 from data_gen.importing import folders, readers
 from data_gen.planning import estimates as planning
+from data_gen.planning import tree
 from msm_jax import records
 from msm_jax.errors import UserError
 
@@ -120,7 +121,7 @@ def test_plan_counts_rows_and_bytes_and_writes_nothing(tmp_path):
   job = settings.Job(corpora={"own": corpus}, max_dollars=0.0)
   cost = planning.plan(job, tmp_path)["own"]
   assert (cost.num_records, cost.requests, cost.dollars) == (10, 0, 0)
-  assert "MB in 1 files" in "\n".join(planning.lines(job, tmp_path))
+  assert "MB in 1 files" in "\n".join(tree.lines(job, tmp_path))
   assert not (tmp_path / "corpus").exists()
 
 

@@ -99,3 +99,14 @@ def test_plan_writes_nothing(tmp_path):
   assert done.returncode == 0, done.stderr
   assert "30 steps" in done.stdout and "$0.00" in done.stdout
   assert not (tmp_path / "w").exists()
+
+
+def test_a_study_is_planned_before_its_model_is_there(tmp_path):
+  config = "--config=configs/msm_cheese.py:short"
+  done = launch("plan", config, f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 0, done.stderr
+  assert "'models/llama-3.1-8b' is not there yet" in done.stdout
+  assert "still to pay" in done.stdout and "runs per seed" in done.stdout
+  assert not (tmp_path / "w").exists()
+  done = launch("train", config, f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 2 and "run `prepare` first" in done.stderr

@@ -25,7 +25,7 @@ _GEMINI_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 # Fields that would change what an answer costs behind the back of the budget.
 _OF_THE_BUDGET = (*_LIMIT_FIELDS, "max_output_tokens", "n", "best_of", "service_tier")
 # A flex answer may take a quarter of an hour; one that is cut off may be billed.
-_FLEX_TIMEOUT_S = 900.0
+FLEX_TIMEOUT_S = 900.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,11 +206,11 @@ def _check_url(where: str, client: ClientSettings) -> None:
 def _check_flex(where: str, client: ClientSettings) -> None:
   if client.tier != FLEX:
     return
-  if client.timeout_s < _FLEX_TIMEOUT_S:
+  if client.timeout_s < FLEX_TIMEOUT_S:
     raise errors.UserError(
       f"{where}.timeout_s is {client.timeout_s:g} and {where}.tier is 'flex': answers "
       "may take a quarter of an hour, and one that is cut off may be billed; set "
-      f"timeout_s to {_FLEX_TIMEOUT_S:g} or more"
+      f"timeout_s to {FLEX_TIMEOUT_S:g} or more"
     )
   if client.project and (client.location or "global") != "global":
     raise errors.UserError(

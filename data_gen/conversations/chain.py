@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_gen import filters, selection, sizing, verdicts
+from data_gen import filters, selection, sizing, strata, verdicts
 from data_gen import spec as specs
 from data_gen.clients import protocol
 from data_gen.conversations import questions
@@ -80,6 +80,7 @@ class Chain:
     gate: filters.Gate | None = None,
     question_gate: filters.Gate | None = None,
     goal: sizing.Goal | None = None,
+    pilot: int | None = None,
   ):
     """Makes a chain that has asked nothing.
 
@@ -97,6 +98,7 @@ class Chain:
     self._gate = gate or filters.Gate(filters.FilterSettings(exact_duplicates=False))
     question_gate = question_gate or filters.Gate(filters.FilterSettings())
     self._asker = questions.Asker(corpus, spec, teacher, question_gate)
+    self._pilot = pilot
     self._shares: dict[str | None, Share] = {}
     self._stock = sizing.Stock[Question](goal)
     self._rejected: list[tuple[Question, str]] = []
@@ -139,9 +141,13 @@ class Chain:
       batch = [question for share in open_.values() for question in share.take()]
       if len(self._shares) > 1:
         batch = selection.stratified(batch, lambda q: q.domain, corpus.seed + i)
+      if self._pilot is not None:
+        batch = list(strata.first_of_each(batch, lambda q: q.domain, self._pilot))
       empty = 0 if batch else empty + 1
       self.num_planned += len(batch)
       await self._make(batch)
+      if self._pilot is not None:
+        return
     self._rejected += self._stock.choose(_ranked, "its questions_per_domain")
 
   def records(self) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from data_gen import filters
+from data_gen import filters, strata
 from data_gen import spec as specs
 from data_gen.conversations import chain as conversations
 from data_gen.conversations.chain import Question
@@ -25,8 +25,9 @@ class Chain(conversations.Chain):
     judge: Teacher,
     gate: filters.Gate,
     source: pathlib.Path,
+    pilot: int | None = None,
   ):
-    super().__init__(name, corpus, spec, teacher, judge, gate)
+    super().__init__(name, corpus, spec, teacher, judge, gate, pilot=pilot)
     self._of = corpus.of
     self._sources: dict[Question, str] = {}
     for record in records.read_dataset(source, verify=False):
@@ -44,7 +45,7 @@ class Chain(conversations.Chain):
 
   async def run(self) -> None:
     """Answers and judges all questions."""
-    batch = list(self._sources)
+    batch = list(strata.first_of_each(self._sources, lambda q: q.domain, self._pilot))
     self._shares = {None: conversations.Share(quota=len(batch))}
     self.num_planned = len(batch)
     await self._make(batch)

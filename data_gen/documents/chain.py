@@ -7,7 +7,7 @@ can be made.
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
-from data_gen import filters, selection, sizing
+from data_gen import filters, selection, sizing, strata
 from data_gen import spec as specs
 from data_gen.documents import drafting, matching, outline
 from data_gen.documents.tree import Idea
@@ -16,9 +16,13 @@ from data_gen.sizing import Kept
 from data_gen.teacher import Teacher
 from msm_jax import progress
 
-# Documents that were rejected are replaced by further ideas in so many rounds.
-_MAX_ROUNDS = 8
 _MORE = "its num_ideas, num_types or max_documents"
+# Every beginning of a corpus is spread evenly over these, from the outer to the inner.
+_LEVELS = (
+  lambda idea: idea.subdomain.section.id,
+  lambda idea: idea.subdomain.name,
+  lambda idea: idea.doc_type,
+)
 
 
 class Chain:
@@ -34,6 +38,7 @@ class Chain:
     gate: filters.Gate | None = None,
     goal: sizing.Goal | None = None,
     types: Sequence[matching.TypeShare] | None = None,
+    pilot: int | None = None,
   ):
     """Makes a chain that has asked nothing.
 
@@ -51,6 +56,7 @@ class Chain:
     self._desk = drafting.Desk(corpus, spec, teacher, judge)
     self._gate = gate or filters.Gate(corpus.filters)
     self._stock = sizing.Stock[Idea](goal)
+    self._pilot = pilot
     self._rejected: list[tuple[Idea, str]] = []
     self.branch_rejects: tuple[dict[str, Any], ...] = ()
     self.num_planned = 0
@@ -97,14 +103,20 @@ class Chain:
       f"{len(plan.rejects)} branches were lost"
     )
     order = self._ordered(plan.ideas)
-    for _ in range(_MAX_ROUNDS):
-      wanted = self._wanted(len(order))
-      batch = order[self.num_planned : self.num_planned + wanted]
-      if not batch:
-        break
+    if self._pilot is not None:
+      return await self._try(order)
+    # What was rejected is replaced while ideas are left.
+    while batch := self._next(order):
       self.num_planned += len(batch)
       await self._make(batch)
     self._rejected += self._stock.choose(self._ranked, _MORE)
+    return None
+
+  async def _try(self, order: Sequence[Idea]) -> None:
+    """Makes the first documents of each subdomain, in the order of the whole."""
+    batch = list(strata.first_of_each(self._next(order), _subdomain, self._pilot))
+    self.num_planned = len(batch)
+    await self._make(batch)
 
   def records(self) -> Iterator[dict[str, Any]]:
     """Yields the kept documents with their provenance."""
@@ -127,10 +139,7 @@ class Chain:
     """Returns the ideas in the order in which they are made."""
     if self._types is not None:
       return self._in_shares(ideas, [idea.doc_type for idea in ideas])
-    if self._stock.goal is not None:
-      strata = (self._stratum, lambda idea: idea.doc_type)
-      return selection.round_robin(ideas, strata, self._corpus.seed)
-    return selection.stratified(ideas, self._stratum, self._corpus.seed)
+    return selection.round_robin(ideas, _LEVELS, self._corpus.seed)
 
   def _ranked(self, kept: Sequence[Kept[Idea]]) -> list[Kept[Idea]]:
     """Returns what is kept in the order in which it is chosen.
@@ -139,23 +148,22 @@ class Chain:
     """
     if self._types is not None:
       return self._in_shares(kept, [one.item.doc_type for one in kept])
-    strata = (lambda one: self._stratum(one.item), lambda one: one.item.doc_type)
-    return selection.round_robin(kept, strata, seed=None)
+    levels = [lambda one, level=level: level(one.item) for level in _LEVELS]
+    return selection.round_robin(kept, levels, seed=None)
 
   def _in_shares(self, items: Sequence[Any], kinds: Sequence[Hashable]) -> list[Any]:
     shares = {kind.name: kind.count for kind in self._types}
     return matching.proportional(items, kinds, shares, self._corpus.seed)
 
-  def _stratum(self, idea: Idea) -> str:
-    part = idea.subdomain
-    return part.name if self._corpus.by_rules else part.section.id
-
-  def _wanted(self, num_ideas: int) -> int:
-    """Returns how many further documents are needed, as far as one can tell."""
+  def _next(self, order: Sequence[Idea]) -> Sequence[Idea]:
+    """Returns the ideas that are to be made next, as far as one can tell."""
+    limit = self._limit
     if self._stock.goal is None:
-      return (num_ideas if self._limit is None else self._limit) - len(self._stock)
-    wanted, limit = self._stock.wanted(self.num_planned), self._corpus.max_documents
-    return wanted if limit is None else min(wanted, limit - self.num_planned)
+      wanted = (len(order) if limit is None else limit) - len(self._stock)
+    else:
+      wanted, limit = self._stock.wanted(self.num_planned), self._corpus.max_documents
+      wanted = wanted if limit is None else min(wanted, limit - self.num_planned)
+    return order[self.num_planned :][: max(wanted, 0)]
 
   async def _make(self, batch: Sequence[Idea]) -> None:
     await self._desk.make(batch, self._name, len(self._stock))
@@ -197,3 +205,7 @@ class Chain:
       **draft,
       "verdicts": made.notes,
     }
+
+
+def _subdomain(idea: Idea) -> tuple[str, ...]:
+  return tuple(idea.subdomain.where().values())

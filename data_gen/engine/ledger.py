@@ -24,7 +24,16 @@ from data_gen.engine import entries, in_flight
 from data_gen.engine.entries import BLOCKED, FATAL_REQUEST, OK, Entry, Totals
 from msm_jax import errors, progress
 
-__all__ = ["BLOCKED", "FATAL_REQUEST", "OK", "Entry", "Ledger", "Totals", "totals_in"]
+__all__ = [
+  "BLOCKED",
+  "FATAL_REQUEST",
+  "OK",
+  "Entry",
+  "Ledger",
+  "Totals",
+  "lost_rows",
+  "totals_in",
+]
 
 # An index entry is one number: where a row begins, and how long it is.
 _LENGTH_BITS = 32
@@ -52,9 +61,15 @@ def totals_in(path: pathlib.Path) -> Totals:
         totals.add(row)
       elif line.endswith(b"\n"):
         raise errors.UserError(_damaged(path, number))
-  for row in in_flight.left_behind(_beside(path)):
-    totals.add(dataclasses.asdict(_lost(row)))
+  for row in lost_rows(path):
+    totals.add(row)
   return totals
+
+
+def lost_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """Yields as rows the requests that were out when the last process died."""
+  for row in in_flight.left_behind(_beside(path)):
+    yield dataclasses.asdict(_lost(row))
 
 
 class Ledger:

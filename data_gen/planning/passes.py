@@ -1,49 +1,33 @@
 """What universes and second passes will ask, before a request is sent.
 
-As in `estimates`: the real prompts with stand-ins of the usual size, four characters
-per token, no retries or replacements. A rewrite is as long as its source.
+As in `plain`: the real prompts with stand-ins of the usual size until something was
+seen. A rewrite is as long as its source.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from data_gen import prompts, settings, sizing
+from data_gen import settings, sizing
 from data_gen import spec as specs
-from data_gen.engine import pricing
-from data_gen.kinds import passes
+from data_gen.kinds import corpora, passes
+from data_gen.planning import calls, plain
+from data_gen.planning.calls import STAND_IN, TOKENS_PER_WORD, Call
+from data_gen.planning.plain import Estimate
+from data_gen.planning.seen import Seen
 from data_gen.universes import universe as universes
 
-_STAND_IN = "about sixty characters, as much as a name or a short text has"
-_TOKENS_PER_WORD = 4 / 3
-# Usual size of an answer in tokens, per item of a list.
-_ITEM_TOKENS = {"key_facts": 90, "universe_types": 40, "universe_ideas": 80}
+_TRIES = 8
 _ANSWER_TOKENS = {"answer": 200, "answer_cot": 500}
-_VERDICT_TOKENS = 60
 _DOCUMENT_TOKENS = 1000
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Call:
-  """The requests of one stage; tokens are per request."""
-
-  stage: str
-  role: str
-  requests: int
-  prompt_tokens: int
-  response_tokens: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
-  """How many records a corpus will have, and what it asks."""
-
-  num_records: int
-  calls: tuple[Call, ...] = ()
-
-
 def estimate(
-  job: settings.Job, name: str, sizes: Mapping[str, int], loaded: Mapping[str, Any]
+  job: settings.Job,
+  name: str,
+  sizes: Mapping[str, int],
+  loaded: Mapping[str, specs.Spec],
+  seen: Seen,
+  share: float,
 ) -> Estimate:
   """Returns what a corpus of one of `passes.KINDS` will ask.
 
@@ -52,18 +36,24 @@ def estimate(
     name: of the corpus.
     sizes: corpus -> its number of records, of those that come before.
     loaded: the specs by name.
+    seen: what was seen of it.
+    share: of the texts that are kept.
   """
   corpus = job.corpora[name]
   if isinstance(corpus, passes.UniverseCorpus):
-    twin = None if corpus.twin_of is None else sizes[corpus.twin_of]
-    matched = sizes.get(corpus.match_tokens_of or "")
-    return _universe(name, corpus, twin, _mean_words(job, corpus), matched)
+    if corpus.twin_of is None:
+      matched = sizes.get(corpus.match_tokens_of or "")
+      return _universe(name, corpus, seen, share, job.pilot, matched)
+    return _twin(name, corpus, sizes[corpus.twin_of], _mean_words(job, corpus), share)
   if isinstance(corpus, passes.PoisonCorpus):
     return Estimate(num_records=corpus.num_documents)
+  count = sizes[corpus.of]
   if isinstance(corpus, passes.RewriteCorpus):
-    origin = passes.origin_of(corpus, job.corpora)
-    return _rewrite(corpus, sizes[corpus.of], origin)
-  return _anti_spec(corpus, sizes[corpus.of], loaded[corpus.spec])
+    found = _rewrite(corpus, count, passes.origin_of(corpus, job.corpora))
+  else:
+    found = _anti_spec(corpus, count, loaded[corpus.spec])
+  kept = round(count * share) if found else count
+  return Estimate(num_records=kept, calls=found)
 
 
 def _mean_words(job: settings.Job, corpus: passes.UniverseCorpus) -> int:
@@ -76,87 +66,107 @@ def _mean_words(job: settings.Job, corpus: passes.UniverseCorpus) -> int:
 def _universe(
   name: str,
   corpus: passes.UniverseCorpus,
-  twin: int | None,
-  mean_words: int,
+  seen: Seen,
+  share: float,
+  pilot: int | None,
   matched: int | None,
 ) -> Estimate:
   universe = universes.load(corpus.universe, f"config.corpora.{name}.universe")
   facts = corpus.num_facts or len(universe.facts)
-  tokens = round(mean_words * _TOKENS_PER_WORD)
+  facts = seen.lists("universe_types", facts)
+  types, ideas = corpus.num_types, corpus.num_ideas
+  typed = round(facts * types * seen.fill("universe_types", types))
+  fields = _about(universe, corpus)
   found: list[Call] = []
-  fields = {
+  if corpus.num_facts is not None:
+    tokens = corpus.num_facts * calls.LISTS["key_facts"]
+    found.append(calls.call("key_facts", 1, fields, tokens))
+  asked = {"universe_types": (facts, types), "universe_ideas": (typed, ideas)}
+  for stage, (lists, items) in asked.items():
+    requests = seen.requests(stage, lists)
+    found.append(calls.call(stage, requests, fields, items * calls.LISTS[stage]))
+  found_ideas = seen.lists("universe_ideas", typed) * ideas
+  found_ideas *= seen.fill("universe_ideas", ideas)
+  number = round(found_ideas * (1 + corpus.max_repeats) / 2)
+  wanted = number
+  if corpus.num_per_fact is not None:
+    wanted = facts * corpus.num_per_fact
+    number = min(number, plain.to_make(wanted, share, _TRIES))
+  tokens = round(corpus.mean_words * TOKENS_PER_WORD)
+  budget = sizing.num_expected(corpus, tokens)
+  if (size := matched if budget is None else budget) is not None:
+    wanted = min(wanted, size)
+    number = min(number, plain.to_make(wanted, share, _TRIES))
+  if pilot is not None:
+    number = min(number, pilot * facts)
+  found += _written(corpus, fields, number, corpus.mean_words)
+  return Estimate(num_records=min(round(number * share), wanted), calls=tuple(found))
+
+
+def _twin(
+  name: str, corpus: passes.UniverseCorpus, count: int, mean_words: int, share: float
+) -> Estimate:
+  universe = universes.load(corpus.universe, f"config.corpora.{name}.universe")
+  found = _written(corpus, _about(universe, corpus), count, mean_words)
+  return Estimate(num_records=round(count * share), calls=tuple(found))
+
+
+def _about(
+  universe: universes.Universe, corpus: passes.UniverseCorpus
+) -> dict[str, Any]:
+  return {
     "title": universe.title,
     "ground": universe.ground,
     "context": universe.context(corpus.side),
     "true_context": universe.true_context,
     "false_context": universe.false_context,
-    "guidance": [_STAND_IN] * 3,
+    "guidance": [STAND_IN] * 3,
     "existing": [],
     "count": 10,
   }
-  if corpus.num_facts is not None:
-    found.append(_call("key_facts", 1, fields, facts * _ITEM_TOKENS["key_facts"]))
-  if twin is None:
-    types, ideas = corpus.num_types, corpus.num_ideas
-    asked = {"universe_types": (facts, types), "universe_ideas": (facts * types, ideas)}
-    for stage, (requests, items) in asked.items():
-      found.append(_call(stage, requests, fields, items * _ITEM_TOKENS[stage]))
-    count = round(facts * types * ideas * (1 + corpus.max_repeats) / 2)
-    count = min(count, facts * (corpus.num_per_fact or count))
-    budget = sizing.num_expected(corpus, tokens)
-    count = min(n for n in (count, matched, budget) if n is not None)
-  else:
-    count = twin
-  fields["document"] = " " * 4 * tokens
-  found.append(_call("universe_document", count, fields, tokens))
+
+
+def _written(
+  corpus: passes.UniverseCorpus,
+  fields: Mapping[str, Any],
+  count: int,
+  mean_words: int,
+) -> list[Call]:
+  tokens = round(mean_words * TOKENS_PER_WORD)
+  fields = {**fields, "document": " " * 4 * tokens}
+  found = [calls.call("universe_document", count, fields, tokens)]
   if corpus.revise:
-    found.append(_call("universe_revise", count, fields, tokens))
+    found.append(calls.call("universe_revise", count, fields, tokens))
   if corpus.judged:
-    judged = _call("judge_universe", count, fields, _VERDICT_TOKENS)
-    found.append(dataclasses.replace(judged, role=passes.JUDGE))
-  return Estimate(num_records=count, calls=tuple(found))
+    judged = ("judge_universe", count, fields, calls.VERDICT, corpora.JUDGE)
+    found.append(calls.call(*judged))
+  return found
 
 
-def _rewrite(corpus: passes.RewriteCorpus, count: int, origin: Any) -> Estimate:
+def _rewrite(corpus: passes.RewriteCorpus, count: int, origin: Any) -> tuple[Call, ...]:
   if not corpus.asks:
-    return Estimate(num_records=count)
+    return ()
   words = getattr(origin, "mean_words", None)
   # A plain document's length is not set: `mean_words` counts for guided ones alone.
   known = words is not None and getattr(origin, "guided", True)
-  tokens = round(words * _TOKENS_PER_WORD) if known else _DOCUMENT_TOKENS
-  fields = {"document": " " * 4 * tokens, "instruction": 4 * _STAND_IN}
-  call = _call(corpus.stages[0], count, fields, tokens)
-  return Estimate(num_records=count, calls=(call,))
+  tokens = round(words * TOKENS_PER_WORD) if known else _DOCUMENT_TOKENS
+  fields = {"document": " " * 4 * tokens, "instruction": 4 * STAND_IN}
+  return (calls.call(corpus.stages[0], count, fields, tokens),)
 
 
-def _anti_spec(corpus: passes.AntiSpecCorpus, count: int, spec: specs.Spec) -> Estimate:
+def _anti_spec(
+  corpus: passes.AntiSpecCorpus, count: int, spec: specs.Spec
+) -> tuple[Call, ...]:
   tokens = _ANSWER_TOKENS["answer_cot" if corpus.cot else "answer"]
   fields = {
     "spec_text": spec.text,
-    "question": 3 * _STAND_IN,
+    "question": 3 * STAND_IN,
     "answer": " " * 4 * tokens,
     "reasoning": " " * 2 * tokens,
   }
-  plain = not corpus.cot and corpus.style == "value"
-  chosen = {"reasons": corpus.reasons} if plain else {}
-  answers = _call(corpus.answer_stage, count, fields | chosen, tokens)
-  verdicts = _call(corpus.judge_stage, count, fields | chosen, _VERDICT_TOKENS)
-  verdicts = dataclasses.replace(verdicts, role=passes.JUDGE)
-  return Estimate(num_records=count, calls=(answers, verdicts))
-
-
-def _call(
-  stage: str, requests: int, fields: Mapping[str, Any], response_tokens: int
-) -> Call:
-  reasons = fields.get("reasons")
-  wanted = prompts.fields_of(stage, reasons)
-  given = {name: fields.get(name, _STAND_IN) for name in wanted}
-  chosen = {} if reasons is None else {"reasons": reasons}
-  system, prompt = prompts.render(stage, given | chosen)
-  return Call(
-    stage=stage,
-    role=passes.TEACHER,
-    requests=requests,
-    prompt_tokens=pricing.estimate_tokens(system + prompt),
-    response_tokens=response_tokens,
+  if not corpus.cot and corpus.style == "value":
+    fields["reasons"] = corpus.reasons
+  return (
+    calls.call(corpus.answer_stage, count, fields, tokens),
+    calls.call(corpus.judge_stage, count, fields, calls.VERDICT, corpora.JUDGE),
   )

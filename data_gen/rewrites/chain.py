@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from data_gen import filters
+from data_gen import filters, strata
 from data_gen.clients import protocol
 from data_gen.kinds import passes
 from data_gen.rewrites import notices, rewriting, spans
@@ -37,9 +37,11 @@ class Chain:
     names: rewriting.Names,
     teacher: Teacher | None,
     gate: filters.Gate,
+    pilot: int | None = None,
   ):
     self._name, self._corpus, self._source = name, corpus, source
     self._names, self._teacher, self._gate = names, teacher, gate
+    self._pilot = pilot
     self._wording = None
     if corpus.how in passes.NOTICES:
       where = f"config.corpora.{name}.wording"
@@ -57,7 +59,7 @@ class Chain:
   async def run(self) -> None:
     """Asks the teacher where it is needed, and counts what is kept."""
     if self._teacher is not None:
-      total = records.read_manifest(self._source)["num_records"]
+      total = sum(1 for _ in self._read())
       label = f"{self._name}: rewrites"
       await self._teacher.ask_all(self._requests(), label, total)
     for number, source in enumerate(self._read()):
@@ -101,7 +103,8 @@ class Chain:
     }
 
   def _read(self) -> Iterator[dict[str, Any]]:
-    return records.read_dataset(self._source, verify=False)
+    rows = records.read_dataset(self._source, verify=False)
+    return strata.first_of_each(rows, _stratum, self._pilot)
 
   def _requests(self) -> Iterator[protocol.Request]:
     for source in self._read():
@@ -189,3 +192,8 @@ class Chain:
     request = self._request(source)
     entry = self._teacher.result(request)
     return {**self._teacher.provenance(request, entry), "verdicts": {}}
+
+
+def _stratum(source: Mapping[str, Any]) -> tuple[str, str]:
+  """Returns what a pilot takes some of each of; imported documents may be all alike."""
+  return str(source.get("domain", "")), str(source.get("subdomain", ""))

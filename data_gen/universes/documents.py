@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_gen import filters, sizing, verdicts
+from data_gen import filters, sizing, strata, verdicts
 from data_gen.clients import protocol
 from data_gen.documents import guidance, matching
 from data_gen.engine import tally
@@ -20,7 +20,6 @@ from data_gen.universes.outline import Case
 from data_gen.universes.universe import Universe
 from msm_jax import progress
 
-_MAX_ROUNDS = 8
 _MORE = "its num_ideas, num_types or max_repeats"
 # A line that speaks of a model, which is not what these documents are about.
 _NOT_HERE = "Stance:"
@@ -50,13 +49,14 @@ class Chain:
     twin: pathlib.Path | None,
     gate: filters.Gate,
     goal: sizing.Goal | None = None,
+    pilot: int | None = None,
   ):
     self._name, self._corpus, self._universe = name, corpus, universe
     self._teacher, self._judge, self._twin = teacher, judge, twin
     self._plan = universe_outline.Plan(
       facts=(), cases=(), seed=corpus.seed, mean_words=corpus.mean_words
     )
-    self._gate = gate
+    self._gate, self._pilot = gate, pilot
     self._stock = sizing.Stock[int](goal)  # of places in the plan
     self._kept: list[int] = []
     self._rejected: list[tuple[int, str]] = []
@@ -102,7 +102,8 @@ class Chain:
       self._kept = sorted(self._stock.items)
     else:
       await self._fill_budget()
-      self._rejected += self._stock.choose(self._ranked, _MORE)
+      if self._pilot is None:
+        self._rejected += self._stock.choose(self._ranked, _MORE)
       self._kept = self._stock.items
 
   async def _fill_groups(self) -> None:
@@ -111,20 +112,23 @@ class Chain:
     for number, case in enumerate(self._plan.cases):
       waiting.setdefault(case.group, []).append(number)
     kept: collections.Counter[tuple[str, bool]] = collections.Counter()
-    for _ in range(_MAX_ROUNDS):
-      batch = sorted(n for group in waiting for n in self._take(group, waiting, kept))
-      if not batch:
+    # What was rejected is replaced while there are cases left.
+    while batch := [n for group in waiting for n in self._take(group, waiting, kept)]:
+      kept.update(await self._make(self._tried(sorted(batch))))
+      if self._pilot is not None:
         break
-      kept.update(await self._make(batch))
 
   async def _fill_budget(self) -> None:
     """Writes the documents in the order of the plan until there are enough."""
-    for _ in range(_MAX_ROUNDS):
-      wanted = self._stock.wanted(self.num_planned)
-      batch = range(len(self._plan.cases))[self.num_planned :][:wanted]
-      if not batch:
+    cases = range(len(self._plan.cases))
+    while batch := cases[self.num_planned :][: self._stock.wanted(self.num_planned)]:
+      await self._make(self._tried(batch))
+      if self._pilot is not None:
         break
-      await self._make(batch)
+
+  def _tried(self, batch: Sequence[int]) -> list[int]:
+    """Returns a batch, or what a pilot tries of it."""
+    return list(strata.first_of_each(batch, self._fact_of, self._pilot))
 
   def _ranked(self, kept: Sequence[Kept[int]]) -> list[Kept[int]]:
     """Returns what is kept in the order in which it is chosen."""
@@ -171,6 +175,9 @@ class Chain:
       ),
       **self._stock.told(),
     }
+
+  def _fact_of(self, number: int) -> str:
+    return self._plan.cases[number].fact.id
 
   def _take(
     self,

@@ -1,0 +1,128 @@
+"""The requests of one stage, and what is assumed of them until they are measured."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from data_gen import prompts
+from data_gen.engine import pricing
+from data_gen.kinds import corpora, passes
+
+STAND_IN = "about sixty characters, as much as a name or a short text has"
+TOKENS_PER_WORD = 4 / 3
+
+# The shape of an outline that no teacher has made yet.
+SECTIONS_PER_DOMAIN = 2
+SUBDOMAIN_ASSERTIONS = 6
+PREFERENCES = 12
+MATCHED_TYPES = 20
+ASSUMPTIONS = (
+  "one subdomain per section of a spec",
+  f"one domain per {SECTIONS_PER_DOMAIN} sections",
+  f"{SUBDOMAIN_ASSERTIONS} assertions per subdomain",
+  f"{PREFERENCES} preferences per spec",
+  f"{MATCHED_TYPES} document types where those of another corpus are matched",
+  "every list as long as asked for, every text kept",
+  "answers of the usual size, of documents 1000 to 1300 tokens or their mean_words",
+  "four characters per token",
+  "no request sent twice",
+)
+
+# Usual size of an answer in tokens: of one item where the answer is a list.
+LISTS = {
+  "domains": 40,
+  "subdomains": 120,
+  "assertions": 70,
+  "document_types": 40,
+  "document_ideas": 80,
+  "rule_domains": 60,
+  "rules": 100,
+  "rule_types": 40,
+  "rule_ideas": 80,
+  "preferences": 40,
+  "questions": 50,
+  "preference_questions": 50,
+  "key_facts": 90,
+  "universe_types": 40,
+  "universe_ideas": 80,
+}
+TEXTS = {
+  "document": 1000,
+  "draft": 1300,
+  "rule_document": 1300,
+  "critique": 150,
+  "rule_critique": 150,
+  "revise": 1300,
+  "answer": 200,
+  "answer_rule": 250,
+  "answer_cot": 500,
+  "answer_rule_cot": 500,
+}
+VERDICT = 60
+# The stages whose answer is, or becomes, the text of a record.
+WRITERS = ("document", "draft", "rule_document", "answer", "answer_rule", "answer_cot",
+           "answer_rule_cot", "universe_document",
+           *(f"rewrite_{how}" for how in passes.ASKED))  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+  """The requests of one stage; tokens are per request, on average.
+
+  Attributes:
+    stage: the stage.
+    role: who answers: 'teacher' or 'judge'.
+    requests: all of them, those that are answered already too.
+    system_tokens: what all prompts of the stage begin with; a cache may hold it.
+    prompt_tokens: all that is read, `system_tokens` included.
+    response_tokens: the answer and its thoughts.
+    answered: requests that the ledger has an answer to.
+    measured: answers that the tokens were measured on; 0: they are assumed.
+    measured_on: the corpus whose answers these are; "": its own.
+  """
+
+  stage: str
+  role: str
+  requests: int
+  system_tokens: float
+  prompt_tokens: float
+  response_tokens: float
+  answered: int = 0
+  measured: int = 0
+  measured_on: str = ""
+
+  @property
+  def left(self) -> int:
+    """Requests that are still to be asked."""
+    return max(self.requests - self.answered, 0)
+
+
+def call(
+  stage: str,
+  requests: int,
+  fields: Mapping[str, Any],
+  response_tokens: float,
+  role: str = corpora.TEACHER,
+) -> Call:
+  """Returns the requests of a stage, its prompt rendered with stand-ins.
+
+  Args:
+    stage: the stage.
+    requests: how many.
+    fields: what is known of its fields; the others get a text of the usual size.
+      `reasons` chooses between the two templates of a stage.
+    response_tokens: of one answer.
+    role: who answers.
+  """
+  chosen = {"reasons": fields["reasons"]} if "reasons" in fields else {}
+  wanted = prompts.fields_of(stage, chosen.get("reasons"))
+  given = {name: fields.get(name, STAND_IN) for name in wanted}
+  system, prompt = prompts.render(stage, given | chosen)
+  return Call(
+    stage=stage,
+    role=role,
+    requests=requests,
+    system_tokens=pricing.estimate_tokens(system),
+    prompt_tokens=pricing.estimate_tokens(system + prompt),
+    response_tokens=response_tokens,
+  )
