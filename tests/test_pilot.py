@@ -124,13 +124,13 @@ def test_the_price_foreseen_is_that_of_the_whole_within_its_interval(tmp_path):
   assert cost.num_records == 200
 
 
-def test_the_english_world_is_foreseen_from_nineteen_documents(tmp_path):
+def test_the_english_world_is_foreseen_from_two_documents_a_subdomain(tmp_path):
   found = offline("short")
   for name in set(found.corpora) - {"msm_aff", "pairs"}:
     del found.corpora[name]
   found.corpora.msm_aff.update(max_documents=120, num_types=4, num_ideas=3)
   job = settings.job(found.to_dict())
-  pilot(job, tmp_path, 1)
+  pilot(job, tmp_path, 2)
   cost = planning.plan(job, tmp_path)["msm_aff"]
   assert cost.kept.made > 10
   generate.generate(job, tmp_path)
