@@ -38,7 +38,9 @@ def stratified(
 
 
 def round_robin(
-  items: Sequence[T], strata: Sequence[Callable[[T], Hashable]], seed: int | None
+  items: Sequence[T],
+  strata: Sequence[Callable[[T], Hashable]],
+  seed: int | str | None,
 ) -> list[T]:
   """Returns all items so that every prefix is spread evenly over several levels.
 
@@ -53,7 +55,8 @@ def round_robin(
   for item in items:
     groups.setdefault(strata[0](item), []).append(item)
   queues = [
-    round_robin(group, strata[1:], None if seed is None else seed + number)
+    # Each stratum draws by itself, or all would begin with the same one inside.
+    round_robin(group, strata[1:], None if seed is None else f"{seed}/{number}")
     for number, group in enumerate(groups.values())
   ]
   rng = None if seed is None else random.Random(seed)
@@ -66,7 +69,7 @@ def round_robin(
   return order
 
 
-def _drawn(items: Sequence[T], seed: int | None) -> list[T]:
+def _drawn(items: Sequence[T], seed: int | str | None) -> list[T]:
   if seed is None:
     return list(items)
   return random.Random(seed).sample(items, len(items))
