@@ -9,6 +9,7 @@ the same bytes, whatever happened on the way.
 """
 
 import asyncio
+import contextlib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -56,6 +57,7 @@ def generate(job: Job, workdir: str | os.PathLike[str]) -> dict[str, dict[str, A
   for name in settings.order(job.corpora):
     done = finished(root, name, resolved[name])
     if done is not None:
+      _adopt_ledger(root, name)
       progress.say(f"corpus {name}: done, {done['num_records']} records")
       manifests[name] = done
   waiting = [name for name in settings.order(job.corpora) if name not in manifests]
@@ -71,7 +73,7 @@ def generate(job: Job, workdir: str | os.PathLike[str]) -> dict[str, dict[str, A
 
 
 def finished(
-  root: pathlib.Path, name: str, resolved: Mapping[str, Any], adopt: bool = True
+  root: pathlib.Path, name: str, resolved: Mapping[str, Any]
 ) -> dict[str, Any] | None:
   """Returns the manifest of a corpus that is whole, None if it has to be made.
 
@@ -79,7 +81,6 @@ def finished(
     root: where the corpora lie.
     name: of the corpus.
     resolved: everything that decides its content.
-    adopt: whether a ledger that a crash left elsewhere is put in its place.
 
   Raises:
     UserError: it was made with other settings, or a shard is damaged; the message
@@ -108,8 +109,6 @@ def finished(
       "answer is paid twice) and delete that directory to make it again"
     )
   records.shard_paths(directory)
-  if adopt:
-    _adopt_ledger(root, name)
   return manifest
 
 
@@ -195,7 +194,8 @@ def _adopt_ledger(root: pathlib.Path, name: str) -> None:
   partial = root / f"{name}.partial"
   if (partial / LEDGER).exists() and not (root / name / LEDGER).exists():
     os.replace(partial / LEDGER, root / name / LEDGER)
-    partial.rmdir()
+    with contextlib.suppress(OSError):  # what else lies there is not ours
+      partial.rmdir()
 
 
 def budget_for(

@@ -84,15 +84,17 @@ def _scheduler(
   limits = _limits(client)
   model = f"{client.client} {client.model}"
   pace = paces.setdefault(f"{model} {client.base_url}", Pace(limits, model))
+  in_jobs = client.tier == client_settings.BATCH
   # What is sent beside the batch jobs costs what it costs without them.
-  single = dataclasses.replace(client, tier=client_settings.STANDARD)
+  tier = client_settings.STANDARD if in_jobs else client.tier
   return scheduler.Scheduler(
     made,
     book,
     budget,
     limits,
-    pricing.price_of(client),
-    single_price=pricing.price_of(single),
+    pricing.price_of(dataclasses.replace(client, tier=tier)),
+    in_jobs=in_jobs,
+    job_price=pricing.price_of(dataclasses.replace(client, tier=client_settings.BATCH)),
     pace=pace,
   )
 

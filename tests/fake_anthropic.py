@@ -1,10 +1,12 @@
 """A server that speaks Anthropic's Messages API: scripted faults and batches."""
 
+import datetime
 import json
+import re
 from typing import Any
 
 from fake_answers import answer
-from fake_http import FakeServer, Handler
+from fake_http import FakeServer, Handler, results_file
 
 MODEL = "claude-haiku-4-5"
 _SAID = {
@@ -45,41 +47,67 @@ class _Handler(Handler):
     self.send(status, {"type": "error", "error": error}, headers)
 
   def create_batch(self) -> None:
-    rows = json.loads(self.body)["requests"]
+    self.take_job(self._create_batch)
+
+  def _create_batch(self) -> dict[str, Any]:
     with self.fake.lock:
-      name = f"msgbatch_{len(self.fake.batches)}"
-      self.fake.batches[name] = {"status": "in_progress", "rows": rows}
-    self.send(200, self._job(name))
+      name = self.fake.add_batch(json.loads(self.body)["requests"])
+    return self._job(name)
+
+  def list_batches(self) -> None:
+    if self.look_fails(self.fake.list_faults):
+      return
+    names = list(reversed(self.fake.batches))
+    after = re.search(r"after_id=(\w+)", self.query)
+    start = names.index(after[1]) + 1 if after else 0
+    # Pages of one, to see that all of them are read.
+    page = [self._job(name) for name in names[start : start + 1]]
+    last = page[-1]["id"] if page else None
+    body = {"data": page, "has_more": start + 1 < len(names)}
+    self.send(200, body | {"first_id": last, "last_id": last})
 
   def get_batch(self, name: str) -> None:
+    if self.look_fails(self.fake.look_faults, name):
+      return
+    if name not in self.fake.batches:
+      self._fail("404")
+      return
     self.send(200, self._job(name))
 
   def cancel_batch(self, name: str) -> None:
-    if self.fake.batches[name]["status"] == "ended":
+    batch = self.fake.batches[name]
+    if batch["status"] == "ended":
       self._fail("400")
       return
-    self.fake.batches[name]["status"] = "ended"
+    batch |= {"status": "ended", "cancelled": True}
     self.send(200, self._job(name))
 
   def results(self, name: str) -> None:
-    rows = [self._row(row) for row in self.fake.batches[name]["rows"]]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    self.send(200, lines.encode(), kind="application/binary")
+    batch = self.fake.batches[name]
+    rows = {
+      row["params"]["messages"][-1]["content"]: self._row(row)
+      if i < self.fake.answered_early or not batch["cancelled"]
+      else {"custom_id": row["custom_id"], "result": {"type": "canceled"}}
+      for i, row in enumerate(batch["rows"])
+    }
+    self.send(200, results_file(rows, self.fake.damaged), kind="application/binary")
 
   def _job(self, name: str) -> dict[str, Any]:
     counts = dict.fromkeys(
       ("canceled", "errored", "expired", "processing", "succeeded"), 0
     )
-    status = self.fake.batches[name]["status"]
+    batch = self.fake.batches[name]
+    status = batch["status"]
+    counts["succeeded" if status == "ended" else "processing"] = len(batch["rows"])
     url = f"{self.fake.url}/v1/messages/batches/{name}/results"
     return {
       "id": name,
       "type": "message_batch",
       "processing_status": status,
       "request_counts": counts,
-      "created_at": "2026-11-21T00:00:00Z",
-      "expires_at": "2026-11-22T00:00:00Z",
-      "results_url": url if status == "ended" else None,
+      "created_at": batch["created"],
+      "expires_at": "2099-11-22T00:00:00Z",
+      "results_url": url if status == "ended" and not batch["archived"] else None,
     }
 
   def _row(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +125,7 @@ class _Handler(Handler):
   routes = (
     (r"POST /v1/messages", messages),
     (r"POST /v1/messages/batches", create_batch),
+    (r"GET /v1/messages/batches", list_batches),
     (r"GET /v1/messages/batches/(\w+)", get_batch),
     (r"GET /v1/messages/batches/(\w+)/results", results),
     (r"POST /v1/messages/batches/(\w+)/cancel", cancel_batch),
@@ -112,6 +141,15 @@ class FakeAnthropic(FakeServer):
     super().__init__(*args, **fields)
     self.batches: dict[str, dict[str, Any]] = {}
 
+  def add_batch(self, rows: list[dict[str, Any]], **changes: Any) -> str:
+    """Takes a job; returns its id."""
+    name = f"msgbatch_{len(self.batches)}"
+    created = datetime.datetime.now(datetime.UTC).isoformat()
+    batch = {"status": "in_progress", "rows": rows, "created": created}
+    batch |= {"cancelled": False, "archived": False}
+    self.batches[name] = batch | changes
+    return name
+
   def finish_batches(self) -> None:
     """Lets the jobs that are running end."""
     for batch in self.batches.values():
@@ -121,6 +159,7 @@ class FakeAnthropic(FakeServer):
 def _error(fault: str) -> tuple[int, dict[str, str]]:
   kinds = {"401": "authentication_error", "429": "rate_limit_error"}
   kinds |= {"529": "overloaded_error", "500": "api_error", "403": "permission_error"}
+  kinds |= {"404": "not_found_error"}
   if fault in _SAID:
     status, kind, message = _SAID[fault]
     return status, {"type": kind, "message": message}

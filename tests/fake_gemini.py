@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from fake_answers import answer, stage_of
-from fake_http import FakeServer, Faults, Handler
+from fake_http import FakeServer, Faults, Handler, results_file
 
 __all__ = ["MODEL", "FakeGemini", "Faults", "answer", "stage_of"]
 
@@ -106,6 +106,9 @@ class _Handler(Handler):
       self.send(200, {"name": name})
 
   def create_batch(self) -> None:
+    self.take_job(self._create_batch)
+
+  def _create_batch(self) -> dict[str, Any]:
     body = json.loads(self.body)["batch"]
     source = body["inputConfig"]
     fake = self.fake
@@ -122,15 +125,19 @@ class _Handler(Handler):
         "rows": rows,
         "in_file": "fileName" in source,
       }
-    self.send(200, self._job(name))
+    return self._job(name)
 
   def get_batch(self, name: str) -> None:
+    if self.look_fails(self.fake.look_faults, name):
+      return
     if name not in self.fake.batches:
       self._fail(404, f"{name} is not found")
       return
     self.send(200, self._job(name))
 
   def list_batches(self) -> None:
+    if self.look_fails(self.fake.list_faults):
+      return
     names = reversed(self.fake.batches)
     self.send(200, {"operations": [self._job(name) for name in names]})
 
@@ -148,9 +155,9 @@ class _Handler(Handler):
     if batch["state"] == "BATCH_STATE_SUCCEEDED":
       rows = [self._row(row) for row in batch["rows"]]
       if batch["in_file"]:
-        # A line separator of Unicode's is not the end of a line.
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self.fake.files[f"files/out-{name[8:]}"] = lines
+        prompts = [_asked(self.fake, row["request"])[1] for row in batch["rows"]]
+        lines = results_file(dict(zip(prompts, rows, strict=True)), self.fake.damaged)
+        self.fake.files[f"files/out-{name[8:]}"] = lines.decode()
         metadata["output"] = {"responsesFile": f"files/out-{name[8:]}"}
       else:
         metadata["output"] = {"inlinedResponses": {"inlinedResponses": rows}}
@@ -176,6 +183,9 @@ class _Handler(Handler):
     self.send(200, {"file": {"name": name}}, {"X-Goog-Upload-Status": "final"})
 
   def download(self, name: str) -> None:
+    if name in self.fake.thrown_away:
+      self._fail(403, f"You do not have permission to access {name}, or it is gone")
+      return
     self.send(200, self.fake.files[name].encode(), kind="application/jsonl")
 
   def token(self) -> None:
@@ -205,6 +215,7 @@ class FakeGemini(FakeServer):
     deleted: names of those that were deleted.
     batches: name -> job; `finish_batches` lets them be done.
     files: name -> content.
+    thrown_away: names of files that are no longer there.
   """
 
   handler = _Handler
@@ -215,6 +226,7 @@ class FakeGemini(FakeServer):
     self.deleted: list[str] = []
     self.batches: dict[str, dict[str, Any]] = {}
     self.files: dict[str, str] = {}
+    self.thrown_away: set[str] = set()
 
   def finish_batches(self, state: str = "SUCCEEDED") -> None:
     """Lets the jobs that are running end."""

@@ -23,6 +23,12 @@ class FakeServer:
     calls: (method, path) of every request.
     headers: the headers of every request, by their names in small letters.
     delay_s: how long an answer takes.
+    submit_faults: what befalls the next jobs: 'drop' or a status; with 'taken ' before
+      it, the job was taken all the same.
+    list_faults, look_faults: what befalls the next looks at all jobs, and at one.
+    unreachable: jobs that always fail to be looked at.
+    answered_early: requests that are answered in a job that is cancelled or expires.
+    damaged: prompts whose line in the results of a job cannot be read.
   """
 
   handler: type["Handler"]
@@ -34,6 +40,12 @@ class FakeServer:
     self.bodies: list[dict[str, Any]] = []
     self.calls: list[tuple[str, str]] = []
     self.headers: list[Mapping[str, str]] = []
+    self.submit_faults: list[str] = []
+    self.list_faults: list[str] = []
+    self.look_faults: list[str] = []
+    self.unreachable: set[str] = set()
+    self.answered_early = 0
+    self.damaged: set[str] = set()
     self.in_flight = self.most_in_flight = 0
     self.lock = threading.Lock()
     self.closing = threading.Event()
@@ -116,6 +128,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
       return False
     return True
 
+  def take_job(self, create: Callable[[], Any]) -> None:
+    """Takes a job, or does what befalls it on the way."""
+    faults = self.fake.submit_faults
+    taken, _, fault = (faults.pop(0) if faults else "").rpartition(" ")
+    reply = create() if taken or not fault else None
+    if not fault:
+      self.send(200, reply)
+    elif not self.transport_fault(fault):
+      self._status(int(fault))
+
+  def look_fails(self, faults: list[str], job: str = "") -> bool:
+    """Answers a look at jobs with an error, if it is to; returns whether it did."""
+    if job in self.fake.unreachable:
+      self._status(503)
+    elif faults:
+      self._status(int(faults.pop(0)))
+    else:
+      return False
+    return True
+
+  def _status(self, code: int) -> None:
+    error = {"code": code, "message": "scripted", "status": "X", "type": "api_error"}
+    headers = {"Retry-After": "1"} if code == 429 else {}
+    self.send(code, {"type": "error", "error": error}, headers)
+
   def send(self, code, data, headers=None, length=None, kind="application/json"):
     if not isinstance(data, bytes):
       data = json.dumps(data).encode()
@@ -126,3 +163,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.send_header(name, value)
     self.end_headers()
     self.wfile.write(data)
+
+
+def results_file(rows: Mapping[str, Any], damaged: set[str]) -> bytes:
+  """Returns the results of a job, a line for each prompt."""
+  lines = []
+  for prompt, row in rows.items():
+    # A line separator of Unicode's is not the end of a line.
+    line = json.dumps(row, ensure_ascii=False).encode()
+    lines.append(line[: len(line) // 2] if prompt in damaged else line)
+  return b"".join(line + b"\n" for line in lines)

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from fake_answers import answer
-from fake_http import FakeServer, Handler
+from fake_http import FakeServer, Handler, results_file
 
 MODEL = "a-model"
 _SAID = {
@@ -59,18 +59,26 @@ class _Handler(Handler):
     self.send(200, {"id": name})
 
   def download(self, name: str) -> None:
+    if name not in self.fake.files:
+      self.send(404, {"error": {"message": f"No such File object: {name}"}})
+      return
     self.send(200, self.fake.files[name])
 
   def create_batch(self) -> None:
+    self.take_job(self._create_batch)
+
+  def _create_batch(self) -> dict[str, Any]:
     body = json.loads(self.body)
     with self.fake.lock:
       name = f"batch_{len(self.fake.batches)}"
       job = {"id": name, "status": "in_progress", "metadata": body["metadata"]}
       job["input_file_id"] = body["input_file_id"]
       self.fake.batches[name] = job
-    self.send(200, job)
+    return job
 
   def list_batches(self) -> None:
+    if self.look_fails(self.fake.list_faults):
+      return
     jobs = list(reversed(self.fake.batches.values()))
     names = [job["id"] for job in jobs]
     # Pages of one, to see that all of them are read.
@@ -80,6 +88,11 @@ class _Handler(Handler):
     self.send(200, {"data": page, "has_more": start + 1 < len(jobs)})
 
   def get_batch(self, name: str) -> None:
+    if self.look_fails(self.fake.look_faults, name):
+      return
+    if name not in self.fake.batches:
+      self.send(404, {"error": {"message": f"No batch found with id '{name}'"}})
+      return
     self.send(200, self.fake.batches[name])
 
   def cancel_batch(self, name: str) -> None:
@@ -87,7 +100,7 @@ class _Handler(Handler):
     if job["status"] != "in_progress":
       self.send(409, {"error": {"message": "the job has ended"}})
       return
-    job["status"] = "cancelled"
+    self.fake.end_batch(job, "cancelled")
     self.send(200, job)
 
   routes = (
@@ -112,27 +125,29 @@ class FakeOpenAI(FakeServer):
     self.batches: dict[str, dict[str, Any]] = {}
     self.files: dict[str, bytes] = {}
 
-  def finish_batches(self) -> None:
-    """Lets the running jobs end, with one file of answers and one of errors."""
+  def finish_batches(self, status: str = "completed") -> None:
+    """Lets the running jobs end."""
     for job in self.batches.values():
-      if job["status"] != "in_progress":
-        continue
-      good, bad = [], []
-      for line in self.files[job["input_file_id"]].splitlines():
-        row = json.loads(line)
-        prompt = row["body"]["messages"][-1]["content"]
-        status, reply, _ = _reply(row["body"], self.faults(prompt, 1))
-        result = {
-          "custom_id": row["custom_id"],
-          "response": {"status_code": status, "body": reply},
-          "error": None,
-        }
-        (good if status == 200 else bad).append(result)
-      job["status"] = "completed"
-      for field, rows in (("output_file_id", good), ("error_file_id", bad)):
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        self.files[f"{job['id']}-{field}"] = "\n".join(lines).encode()
+      if job["status"] == "in_progress":
+        self.end_batch(job, status)
+
+  def end_batch(self, job: dict[str, Any], status: str) -> None:
+    """Ends a job, with a file of answers and one of errors as far as there are any."""
+    lines = self.files[job["input_file_id"]].splitlines()
+    whole = len(lines) if status == "completed" else self.answered_early
+    good, bad = {}, {}
+    for line in lines[: 0 if status == "failed" else whole]:
+      row = json.loads(line)
+      prompt = row["body"]["messages"][-1]["content"]
+      code, reply, _ = _reply(row["body"], self.faults(prompt, 1))
+      response = {"status_code": code, "body": reply}
+      result = {"custom_id": row["custom_id"], "response": response, "error": None}
+      (good if code == 200 else bad)[prompt] = result
+    for field, rows in (("output_file_id", good), ("error_file_id", bad)):
+      if rows:
         job[field] = f"{job['id']}-{field}"
+        self.files[job[field]] = results_file(rows, self.damaged)
+    job["status"] = status
 
 
 def _reply(body: dict[str, Any], fault: str) -> tuple[int, Any, dict[str, str]]:

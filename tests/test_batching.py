@@ -1,26 +1,13 @@
 """Batch jobs: noted before they are sent, found again, never sent twice."""
 
-import asyncio
-import contextlib
-import json
-import threading
 import time
 
 import pytest
-from fake_gemini import MODEL, FakeGemini
+from fake_gemini import FakeGemini
+from job_runs import ANSWER, WORST, Factory, requests
 
-from data_gen import clients
-from data_gen.clients import protocol
-from data_gen.clients.settings import ClientSettings
-from data_gen.engine import ledger, pricing, scheduler
+from data_gen.engine import ledger
 from msm_jax.errors import Stopped, UserError
-
-PARAMS = protocol.Params(temperature=1.0, max_output_tokens=100)
-SINGLE = pricing.Price(prompt=1.0, cached=0.1, response=10.0)
-PRICE = SINGLE.at(0.5, 0.5)
-ANSWER = (100 * 0.5 + 50 * 5.0) / 1e6
-# Of "Write 10.": two bytes a token, a digit by itself; half the price in a job.
-WORST = (4 + 2 + 1 + 100 * 10) * 0.5 / 1e6
 
 
 @pytest.fixture(autouse=True)
@@ -29,91 +16,9 @@ def key(monkeypatch):
   monkeypatch.delenv("GEMINI_API_KEY", raising=False)
 
 
-def requests(count):
-  return [
-    protocol.Request(
-      stage="document", system="", prompt=f"Write {i}.", fields={}, params=PARAMS
-    )
-    for i in range(10, 10 + count)
-  ]
-
-
-class Factory:
-  """A server that outlives the runs against it."""
-
-  def __init__(self, tmp_path, faults=lambda prompt, attempt: ""):
-    self.path = tmp_path / "ledger.jsonl"
-    self.server = FakeGemini(faults)
-
-  def run(self, wanted, max_dollars=None, per_job=15, state="SUCCEEDED", **changes):
-    """Runs once; jobs end as `state` says, or not at all if it is ''."""
-    with ledger.Ledger(self.path) as book, self._finishing(state):
-      return asyncio.run(self._ask(wanted, book, max_dollars, per_job, changes))
-
-  @contextlib.contextmanager
-  def _finishing(self, state):
-    over = threading.Event()
-
-    def finish():
-      while not over.wait(0.05):
-        self.server.finish_batches(state)
-
-    thread = threading.Thread(target=finish if state else over.wait)
-    thread.start()
-    try:
-      yield
-    finally:
-      over.set()
-      thread.join()
-
-  async def _ask(self, wanted, book, max_dollars, per_job, changes):
-    fields = {"client": "gemini", "model": MODEL, "tier": "batch"}
-    client = clients.make(
-      ClientSettings(base_url=self.server.url, timeout_s=5.0, **fields), "config.x"
-    )
-    client.jobs.max_requests_per_job = per_job
-    limits = {"max_concurrency": 4, "timeout_s": 5.0, "max_attempts": 3}
-    limits |= {"backoff_s": 0.02, "poll_s": 0.03, "max_poll_s": 0.1, "min_job": 4}
-    totals = book.totals
-    self.budget = scheduler.Budget(max_dollars, totals.spent, totals.unknown_at_most)
-    sender = scheduler.Scheduler(
-      client,
-      book,
-      self.budget,
-      scheduler.Limits(**limits | changes),
-      PRICE,
-      single_price=SINGLE,
-    )
-    if "stop_after_s" in self.__dict__:
-      asyncio.get_running_loop().call_later(
-        self.stop_after_s, sender.stop, Stopped("enough")
-      )
-    try:
-      await sender.ask_all(wanted)
-    finally:
-      await client.close()
-      self.totals = book.totals
-    return [sender.result(request) for request in wanted]
-
-  def interrupted(self, wanted):
-    """Runs until the jobs are out, and stops before they are done."""
-    self.stop_after_s = 0.6
-    with pytest.raises(Stopped, match="enough"):
-      self.run(wanted, state="")
-    del self.stop_after_s
-
-  def sent(self):
-    """Returns how often each prompt was sent, in jobs and by itself."""
-    rows = [row for job in self.server.batches.values() for row in job["rows"]]
-    prompts = [row["request"]["contents"][0]["parts"][0]["text"] for row in rows]
-    prompts += [body["contents"][0]["parts"][0]["text"] for body in self.server.bodies]
-    return {prompt: prompts.count(prompt) for prompt in prompts}
-
-
 @pytest.fixture
 def factory(tmp_path):
-  made = Factory(tmp_path)
-  with made.server:
+  with Factory(tmp_path) as made:
     yield made
 
 
@@ -130,7 +35,7 @@ def test_requests_go_out_in_jobs_and_the_few_that_are_left_by_themselves(factory
 
 def test_a_job_is_noted_by_name_before_it_is_sent_and_by_id_after(factory):
   factory.run(requests(10))
-  rows = [json.loads(line) for line in factory.path.read_bytes().splitlines()]
+  rows = factory.rows()
   notes = [row for row in rows if row["status"] == "job"]
   assert [note["state"] for note in notes] == ["planned", "sent", "ended"]
   [job] = factory.server.batches.values()
@@ -168,7 +73,7 @@ def test_a_run_that_was_killed_while_it_fetched_takes_the_rest_only(factory):
   factory.path.write_bytes(b"".join(lines[:9]) + lines[9][:40])
   assert factory.run(requests(15))[:7] == results[:7]
   assert set(factory.sent().values()) == {1}
-  entries = [json.loads(line) for line in factory.path.read_bytes().splitlines()]
+  entries = factory.rows()
   answers = [entry["id"] for entry in entries if entry["status"] == "ok"]
   assert len(answers) == len(set(answers)) == 15
 
@@ -176,26 +81,15 @@ def test_a_run_that_was_killed_while_it_fetched_takes_the_rest_only(factory):
 def test_what_fails_inside_a_job_is_asked_again(tmp_path):
   fails = {f"Write {i}.": "500" for i in (11, 13, 15, 17, 19)}
   fails["Write 12."] = "SAFETY"
-  factory = Factory(tmp_path, lambda prompt, attempt: fails.get(prompt, ""))
-  with factory.server:
+  with Factory(tmp_path, lambda prompt, attempt: fails.get(prompt, "")) as factory:
     results = factory.run(requests(20), per_job=20)
   statuses = [entry.status for entry in results]
   assert statuses.count(ledger.OK) == 14 and statuses.count(ledger.BLOCKED) == 1
   assert statuses.count("retryable") == 5
   assert factory.sent()["Write 11."] == 3 and factory.sent()["Write 12."] == 1
-  entries = [json.loads(line) for line in factory.path.read_bytes().splitlines()]
+  entries = factory.rows()
   failed = [entry for entry in entries if entry["status"] == "retryable"]
   assert len(failed) == 15 and {entry["attempt"] for entry in failed} == {1, 2, 3}
-
-
-@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED"])
-def test_jobs_that_fail_stop_the_run_and_are_bounded_as_unknown_spend(factory, state):
-  with pytest.raises(Stopped, match="2 batch jobs in a row failed"):
-    factory.run(requests(10), state=state)
-  assert factory.totals.lost_answers == 20
-  assert factory.totals.unknown_at_most == pytest.approx(20 * WORST)
-  results = factory.run(requests(10))
-  assert {entry.status for entry in results} == {ledger.OK}
 
 
 def test_the_worst_price_of_a_job_is_set_aside_before_it_is_sent(factory):
@@ -228,30 +122,6 @@ def test_a_job_that_is_refused_is_a_user_error_with_the_way_out(factory, monkeyp
   with pytest.raises(UserError, match=r"refuses a batch job of 10 .*'flex'"):
     factory.run(requests(10))
   assert factory.totals.unknown_at_most == 0.0 and not factory.totals.jobs
-
-
-@pytest.mark.parametrize("was_taken", [True, False])
-def test_a_job_whose_sending_failed_is_looked_for_before_it_is_sent_again(
-  factory, monkeypatch, was_taken
-):
-  handler = FakeGemini.handler
-  create, failed = handler.create_batch, []
-
-  def fail_once(self):
-    if failed:
-      return create(self)
-    failed.append(True)
-    if was_taken:
-      self.send = lambda *args: None
-      create(self)
-      del self.send
-    return self._fail(503, "scripted")
-
-  routes = ((r"POST .*:batchGenerateContent", fail_once), *handler.routes)
-  monkeypatch.setattr(handler, "routes", routes)
-  results = factory.run(requests(10))
-  assert {entry.status for entry in results} == {ledger.OK}
-  assert len(factory.server.batches) == 1 and set(factory.sent().values()) == {1}
 
 
 def test_polling_slows_down_and_a_stop_does_not_wait_for_it(factory):

@@ -192,16 +192,14 @@ def test_a_job_gives_every_answer_under_its_identity(anthropic):
       done = await client.jobs.state(job)
       found = {key: result async for key, result in client.jobs.results(job)}
       await client.jobs.cancel(job)  # it has ended: no error
-      return waiting, done, found, await client.jobs.find("corpus-1")
+      return waiting, done, found
 
-    waiting, done, found, named = talk(
-      server, run, tier="batch", extra_body={"top_k": 3}
-    )
+    waiting, done, found = talk(server, run, tier="batch", extra_body={"top_k": 3})
     params = [row["params"] for row in server.batches["msgbatch_0"]["rows"]]
   assert (waiting.status, done.status) == (protocol.WAITING, protocol.DONE)
-  assert set(found) == {"id0", "id1", "id2"}
+  assert set(found) == {"id0", "id1", "id2", "id3"}
   assert found["id0"].text.startswith("answer ")
   assert type(found["id1"]) is protocol.Retryable
   assert found["id2"].finish_reason == "refusal"
-  assert named is None
+  assert type(found["id3"]) is protocol.Retryable and not found["id3"].lost
   assert json.dumps(params).count('"top_k": 3') == 4

@@ -232,6 +232,11 @@ def test_settings_that_cannot_work_are_refused(monkeypatch):
 
 # Jobs.
 
+
+def sought(name):
+  return protocol.Sought(name=name, sent="", identities=())
+
+
 REQUESTS = [
   (f"id{i}", dataclasses.replace(REQUEST, prompt=f"Write {i}.")) for i in range(3)
 ]
@@ -259,19 +264,24 @@ def test_a_job_gives_every_answer_under_its_identity():
   assert len(json.loads(found["listed"].text)) == 2
 
 
-def test_a_job_is_found_again_by_its_name_unless_it_ended_early():
+def test_a_job_is_found_again_by_its_name_best_one_that_has_not_ended_early():
   with FakeOpenAI() as server:
 
     async def run(client):
       first = await client.jobs.submit("one", REQUESTS)
       await client.jobs.submit("two", REQUESTS)
       again = await client.jobs.submit("one", REQUESTS)
-      found = await client.jobs.find("one")
+      found = await client.jobs.find(sought("one"))
       await client.jobs.cancel(again)
       state = await client.jobs.state(again)
-      return first, again, found, state, await client.jobs.find("one")
+      later = await client.jobs.find(sought("one"))
+      await client.jobs.cancel(first)
+      last = await client.jobs.find(sought("one"))
+      return first, again, found, state, later, last
 
-    first, again, found, state, later = talk(server, run, tier="batch")
-    assert found == again and later == first
+    first, again, found, state, later, last = talk(server, run, tier="batch")
+    assert found == last == again and later == first
     assert state.status == protocol.FAILED
-    assert talk(server, lambda client: client.jobs.find("x"), tier="batch") is None
+    assert (
+      talk(server, lambda client: client.jobs.find(sought("x")), tier="batch") is None
+    )

@@ -268,8 +268,17 @@ def test_a_crash_between_shards_and_ledger_is_mended_by_the_next_run(tmp_path):
     whole, partial = tmp_path / "corpus/docs", tmp_path / "corpus/docs.partial"
     partial.mkdir()
     os.replace(whole / "ledger.jsonl", partial / "ledger.jsonl")
+    planning.plan(job, tmp_path)
+    assert not (whole / "ledger.jsonl").exists()  # a plan moves nothing
     assert generate.generate(job, tmp_path) == first
-  assert (whole / "ledger.jsonl").exists() and not partial.exists()
+    assert (whole / "ledger.jsonl").exists() and not partial.exists()
+    partial.mkdir()
+    os.replace(whole / "ledger.jsonl", partial / "ledger.jsonl")
+    (partial / "notes.txt").write_text("mine")
+    assert generate.generate(job, tmp_path) == first
+  assert (whole / "ledger.jsonl").exists() and [*partial.iterdir()] == [
+    partial / "notes.txt"
+  ]
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):

@@ -2,9 +2,17 @@
 of what can go wrong.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import (
+  AsyncIterator,
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any, Protocol
 
 from msm_jax import records
@@ -194,15 +202,68 @@ def reader(
   return guarded
 
 
+class JobGone(ClientError):
+  """The service does not know the job, or no longer has what it answered."""
+
+  kind = "job_gone"
+
+
+class Undecided(ClientError):
+  """Jobs that still run may be the one that is sought: it shows when they end."""
+
+  kind = "undecided"
+
+
+@contextlib.contextmanager
+def not_billed() -> Iterator[None]:
+  """Says of the errors inside that nothing can have been billed."""
+  try:
+    yield
+  except ClientError as error:
+    error.lost = False
+    raise
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobState:
   """What has become of a batch job: `status` is WAITING, DONE or FAILED.
 
   A job of which only some requests were answered is DONE; its results say which.
+
+  Attributes:
+    rest_is_free: the service says that requests without a result are not billed.
   """
 
   status: str
   message: str = ""
+  rest_is_free: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sought:
+  """A job that the service may have taken, though it never told its id.
+
+  Attributes:
+    name: what it was to be called.
+    sent: when it was noted, before it was sent.
+    identities: of its requests.
+    others: ids of other jobs.
+  """
+
+  name: str
+  sent: str
+  identities: Collection[str]
+  others: Collection[str] = ()
+
+
+# A line of a job's results that cannot be read: whose answer it was, nobody knows.
+NOBODY = ""
+
+
+def damaged(error: object) -> tuple[str, ClientError]:
+  """Returns what a line of a job's results stands for that cannot be read."""
+  text = f"a line of the job's results is damaged: {error}"
+  return NOBODY, Retryable(text, lost=True)
 
 
 class BatchClient(Protocol):
@@ -218,18 +279,32 @@ class BatchClient(Protocol):
     """Sends (identity, request) pairs as one job named `name`; returns the job's id."""
     ...
 
-  async def find(self, name: str) -> str | None:
-    """Returns the newest job of that name that has not failed; None: there is none."""
+  async def find(self, sought: Sought) -> str | None:
+    """Returns the id of a job, one that has not failed if there are several.
+
+    None: the service lists no such job.
+
+    Raises:
+      Undecided: it cannot be told yet.
+    """
     ...
 
   async def state(self, job: str) -> JobState:
-    """Returns what has become of a job."""
+    """Returns what has become of a job.
+
+    Raises:
+      JobGone: the service does not know it.
+    """
     ...
 
   def results(self, job: str) -> AsyncIterator[tuple[str, Response | ClientError]]:
     """Yields (identity, answer or error) of a job that is DONE, in any order.
 
-    A request that the service lost is not among them.
+    A request that the service lost is not among them; a line that cannot be read has
+    the identity NOBODY.
+
+    Raises:
+      JobGone: the service no longer has them.
     """
     ...
 
@@ -243,8 +318,7 @@ class Client(Protocol):
 
   Attributes:
     identity: what tells its answers from those of another client (client, model).
-    jobs: how to send many requests at once; None: only with tier 'batch', and only
-      where the service takes jobs.
+    jobs: how to send many requests at once; None: the service takes no jobs.
   """
 
   identity: Mapping[str, Any]

@@ -6,7 +6,7 @@ import json
 import time
 
 from data_gen.clients import protocol
-from data_gen.engine import attempts, entries, ledger
+from data_gen.engine import attempts, batch_posting, entries, ledger
 from data_gen.engine.limits import Brake, Budget, Limits
 from data_gen.engine.tally import Tally
 from msm_jax import errors, progress
@@ -15,10 +15,11 @@ from msm_jax import errors, progress
 _OVERHEAD_BYTES = 1000
 # Rows that are added to the ledger before it is flushed, while a job is fetched.
 _FLUSH_EVERY = 256
-_CALL_TIMEOUT_S = 1800.0
-# Jobs that failed as a whole, one after the other, until the run stops.
+# Jobs that came to nothing, one after the other, until the run stops.
 _MAX_FAILED_JOBS = 2
 _POLL_GROWTH = 1.5
+# What is not asked again.
+_FINAL = (protocol.Response, protocol.Blocked, protocol.FatalRequest)
 
 
 @dataclasses.dataclass
@@ -37,12 +38,24 @@ class Asked:
 
 @dataclasses.dataclass
 class Open:
-  """A job that is out, with the requests in it that were asked for in this run."""
+  """A job that is out.
+
+  Attributes:
+    job: what the ledger says of it.
+    asked: the requests in it that were asked for in this run.
+    since: when this run began to wait for it.
+    is_new: this run sent it.
+    is_cancelled: it was told to end.
+    failed_looks, failure: how often in a row it could not be looked at, and why.
+  """
 
   job: entries.Job
   asked: dict[str, Asked] = dataclasses.field(default_factory=dict)
   since: float = dataclasses.field(default_factory=time.monotonic)
+  is_new: bool = False
+  is_cancelled: bool = False
   failed_looks: int = 0
+  failure: str = ""
 
 
 class Jobs:
@@ -51,6 +64,7 @@ class Jobs:
   Attributes:
     open: name -> job that is out.
     again: requests that came to nothing in a job and may be asked again.
+    takes_back: jobs that still run are told to end.
   """
 
   def __init__(
@@ -66,10 +80,13 @@ class Jobs:
     self._service, self._ledger, self._budget = client.jobs, book, budget
     self._limits, self._scribe, self._brake = limits, scribe, brake
     self._name = name
+    self._post = batch_posting.Post(client.jobs, book, limits, brake, name)
     self.open: dict[str, Open] = {}
     self.again: list[Asked] = []
+    self.takes_back = False
     self._pause = limits.poll_s
     self._failed_jobs = 0
+    self._refusal: protocol.FatalAuth | None = None
 
   @property
   def held_bytes(self) -> int:
@@ -92,131 +109,168 @@ class Jobs:
       UserError: the service refuses it.
     """
     await self._budget.reserve(planned.at_most, len(planned.open))
-    await self._ledger.note(planned.row(entries.PLANNED, ledger.now()))
+    await self._post.note(planned, entries.PLANNED)
     job = self._ledger.totals.jobs[planned.name]
-    out = Open(job, {asked.identity: asked for asked in chunk})
-    await self._sent(out, await self._send(out, tally))
+    out = Open(job, {asked.identity: asked for asked in chunk}, is_new=True)
+    pairs = [(asked.identity, asked.request) for asked in chunk]
+    try:
+      job.id = await self._post.send(
+        job, pairs, lambda pause: self._wait_to_send(pause, tally)
+      )
+    except (errors.Stopped, errors.UserError):
+      await self._end(out)
+      raise
     self.open[job.name] = out
+    if job.id is None:
+      await self._attend(out, tally)
+    else:
+      await self._post.note(job, entries.SENT)
 
-  async def _sent(self, out: Open, job_id: str) -> None:
-    out.job.id = job_id
-    await self._ledger.note(out.job.row(entries.SENT, ledger.now()))
-
-  async def _send(self, out: Open, tally: Tally) -> str:
-    """Sends a job until the service has taken it; returns its id."""
-    pairs = [(identity, asked.request) for identity, asked in out.asked.items()]
-    name, failures, began = out.job.name, 0, time.monotonic()
-    while True:
-      self._brake.check()
-      try:
-        async with asyncio.timeout(_CALL_TIMEOUT_S):
-          return await self._service.submit(name, pairs)
-      except (protocol.FatalAuth, protocol.FatalRequest, protocol.Blocked) as error:
-        await self._end(out)
-        raise errors.UserError(
-          f"{self._name} refuses a batch job of {len(pairs)} requests: {error}; "
-          "another tier ('flex', 'standard') sends them one by one"
-        ) from None
-      except (TimeoutError, protocol.ClientError) as caught:
-        error = caught
-      limited = isinstance(error, protocol.RateLimited)
-      failures += not limited
-      waited = time.monotonic() - began
-      if failures >= self._limits.max_attempts or (
-        limited and not self.open and waited > self._limits.max_wait_s
-      ):
-        raise errors.Stopped(
-          f"{self._name} takes no batch job now: {error}; run again later to go on"
-        )
-      await self._wait_to_send(error, failures, tally)
-      # It may have been taken all the same.
-      if (found := await self._found(name)) is not None:
-        return found
-
-  async def _wait_to_send(self, error: Exception, failures: int, tally: Tally) -> None:
-    if self.open:
-      return await self.look(tally)  # a place may become free
-    pause = self._limits.backoff_s * 2**failures
-    pause = max(pause, getattr(error, "retry_after", None) or 0.0)
-    return await self._brake.sleep(min(pause, self._limits.max_wait_s))
-
-  async def _found(self, name: str) -> str | None:
-    """Asks for a job by its name; twice, as a new job may not be listed at once."""
-    for attempt in range(self._limits.max_attempts + 1):
-      try:
-        async with asyncio.timeout(self._limits.timeout_s):
-          found = await self._service.find(name)
-      except protocol.FatalAuth as error:
-        raise errors.UserError(f"{self._name} refuses: {error}") from None
-      except (TimeoutError, protocol.ClientError) as error:
-        if attempt == self._limits.max_attempts:
-          raise errors.Stopped(
-            f"{self._name} does not say whether it has batch job {name}: {error}; run "
-            "again to go on"
-          ) from None
-      else:
-        if found is not None or attempt:
-          return found
-      await self._brake.sleep(self._limits.backoff_s)
-    return None
+  async def _wait_to_send(self, pause: float, tally: Tally) -> bool:
+    """Waits until the service may take another job; returns whether others are out."""
+    if not self.open:
+      await self._brake.sleep(pause)
+      return False
+    self._pause = max(self._pause, pause)
+    await self.look(tally)  # a place may become free
+    return True
 
   async def look(self, tally: Tally) -> None:
-    """Waits a little and fetches the jobs that are done."""
+    """Waits a little and fetches the jobs that are done.
+
+    Raises:
+      Stopped: jobs in a row came to nothing, or no job that is left can be fetched.
+      UserError: the service refuses key or settings.
+    """
     oldest = min(out.since for out in self.open.values())
     age = progress.duration(time.monotonic() - oldest)
     tally.show(jobs=f"{len(self.open)} open for {age}")
     await self._brake.sleep(self._pause)
     self._pause = min(self._pause * _POLL_GROWTH, self._limits.max_poll_s)
     for out in list(self.open.values()):
-      try:
-        async with asyncio.timeout(_CALL_TIMEOUT_S):
-          await self._look_at(out, tally)
-        out.failed_looks = 0
-      except protocol.FatalAuth as error:
-        raise errors.UserError(f"{self._name} refuses: {error}") from None
-      except protocol.RateLimited:
-        continue
-      except (TimeoutError, protocol.ClientError) as error:
-        out.failed_looks += 1
-        if out.failed_looks >= self._limits.max_attempts:
-          raise errors.Stopped(
-            f"{self._name}: batch job {out.job.name} cannot be fetched: {error}; run "
-            "again to go on"
-          ) from None
+      if not await self._attend(out, tally):
+        break
+    stuck = [
+      out for out in self.open.values() if out.failed_looks >= self._limits.max_attempts
+    ]
+    if stuck and len(stuck) == len(self.open):
+      raise errors.Stopped(
+        f"{self._name}: {len(stuck)} batch jobs cannot be fetched, the first is "
+        f"{stuck[0].job.name}: {stuck[0].failure}; run again to go on"
+      )
+
+  async def _attend(self, out: Open, tally: Tally) -> bool:
+    """Looks at a job; returns False if the service does not want to be asked now."""
+    try:
+      async with asyncio.timeout(batch_posting.CALL_TIMEOUT_S):
+        await self._look_at(out, tally)
+      out.failed_looks = 0
+    except protocol.FatalAuth as error:
+      raise errors.UserError(f"{self._name} refuses: {error}") from None
+    except protocol.RateLimited as error:
+      asked = min(error.retry_after or 0.0, self._limits.max_wait_s)
+      self._pause = max(self._pause, asked)
+      return False
+    except (TimeoutError, protocol.ClientError) as error:
+      out.failed_looks += 1
+      out.failure = str(error)
+    return True
 
   async def _look_at(self, out: Open, tally: Tally) -> None:
     job = out.job
-    if job.id is None:
-      found = await self._found(job.name)
-      if found is None:  # the process had died before it was sent
-        return await self._put_back(out)
-      await self._sent(out, found)
-    state = await self._service.state(job.id)
+    if job.id is None and not await self._seek(out, tally):
+      return None
+    try:
+      state = await self._service.state(job.id)
+    except protocol.JobGone as error:
+      return await self._check_gone(out, error, tally)
     if state.status == protocol.WAITING:
+      if self.takes_back and not out.is_cancelled:
+        await self._service.cancel(job.id)
+        out.is_cancelled = True
       return None
     self._pause = self._limits.poll_s
-    if state.status == protocol.DONE:
-      self._failed_jobs = 0
-      await self._fetch(out, tally)
-      gone = "the batch job has no answer to this request"
-    else:
-      self._failed_jobs += 1
-      gone = f"the batch job failed: {state.message}"
-    for identity in list(job.open):
-      error = protocol.Retryable(gone, lost=True)
-      await self._record(out, identity, error, tally)
-    await self._end(out)
-    if self._failed_jobs >= _MAX_FAILED_JOBS:
-      raise errors.Stopped(
-        f"{self._name}: {self._failed_jobs} batch jobs in a row failed, the last with: "
-        f"{state.message}; run again to go on, or choose another tier"
-      )
+    if state.status == protocol.FAILED:
+      what = f"the batch job failed: {state.message}"
+      await self._give_up(out, what, not state.rest_is_free, tally)
+      return self._failed(what)
+    try:
+      is_whole, has_outcomes = await self._fetch(out, tally)
+    except protocol.JobGone as error:
+      return await self._gone(out, error, tally)
+    what = "the batch job has no answer to this request"
+    await self._give_up(out, what, not (state.rest_is_free and is_whole), tally)
+    if self._refusal is not None:
+      raise errors.UserError(f"{self._name} refuses: {self._refusal}")
+    if not has_outcomes:
+      return self._failed("no request in it was answered, only told to wait")
+    self._failed_jobs = 0
     return None
 
-  async def _fetch(self, out: Open, tally: Tally) -> None:
-    """Appends the answers of a job as they arrive."""
-    added = 0
+  async def _seek(self, out: Open, tally: Tally) -> bool:
+    """Looks for a job whose id never came; returns whether it was found."""
+    job = out.job
+    try:
+      job.id = await self._post.found(job)
+    except protocol.Undecided:
+      return False
+    if job.id is not None:
+      await self._post.note(job, entries.SENT)
+      return True
+    if job.refused:
+      back = [out.asked[i] for i in job.open if i in out.asked]
+      for asked in back:
+        asked.attempts -= out.is_new  # it was none
+      self.again += back
+      await self._end(out)
+    else:
+      what = "the batch job may have been taken, and the service does not list it"
+      self._say_lost(out, what)
+      await self._give_up(out, what, True, tally)
+    if out.is_new:
+      self._failed("the service did not say that it has the job")
+    return False
+
+  async def _check_gone(self, out: Open, error: Exception, tally: Tally) -> None:
+    """Lets go of a job that the service does not know, if it is the right service."""
+    try:
+      found = await self._post.found(out.job)
+    except protocol.Undecided:
+      found = None
+    if found == out.job.id:
+      raise protocol.Retryable(f"{error} (though it is listed)")
+    await self._gone(out, error, tally)
+
+  async def _gone(self, out: Open, error: Exception, tally: Tally) -> None:
+    what = f"the batch job is gone: {error}"
+    self._say_lost(out, what)
+    await self._give_up(out, what, True, tally)
+
+  def _say_lost(self, out: Open, what: str) -> None:
+    progress.say(
+      f"{self._name}: {what} ({out.job.name}); {len(out.job.open)} requests are asked "
+      f"again, up to ${out.job.at_most:.4f} may have been billed for them"
+    )
+
+  def _failed(self, what: str) -> None:
+    """Counts a job that came to nothing; raises if it was not the first in a row."""
+    self._failed_jobs += 1
+    if self._failed_jobs >= _MAX_FAILED_JOBS and not self.takes_back:
+      raise errors.Stopped(
+        f"{self._name}: {self._failed_jobs} batch jobs in a row failed, the last with: "
+        f"{what}; run again to go on, or choose another tier"
+      )
+
+  async def _fetch(self, out: Open, tally: Tally) -> tuple[bool, bool]:
+    """Appends the answers of a job as they arrive.
+
+    Returns:
+      (whether all lines could be read, whether any was more than a rate limit)
+    """
+    added, is_whole, has_outcomes = 0, True, False
     async for identity, outcome in self._service.results(out.job.id):
+      is_whole &= identity != protocol.NOBODY
+      has_outcomes |= not isinstance(outcome, protocol.RateLimited)
       if identity not in out.job.open:
         continue
       await self._record(out, identity, outcome, tally)
@@ -224,6 +278,7 @@ class Jobs:
       if added % _FLUSH_EVERY == 0:
         await self._ledger.flushed()
     await self._ledger.flushed()
+    return is_whole, has_outcomes
 
   async def _record(
     self,
@@ -244,15 +299,28 @@ class Jobs:
     asked = out.asked.get(identity)
     if asked is None:  # of a run with other settings; it is paid and kept
       return
-    asked.attempts = entry.attempt
-    if identity in self._ledger or entry.attempt >= self._limits.max_attempts:
+    if isinstance(outcome, protocol.FatalAuth):
+      self._refusal = self._refusal or outcome
+    # Being told to wait is not an attempt.
+    asked.attempts = entry.attempt - isinstance(outcome, protocol.RateLimited)
+    is_spent = asked.attempts >= self._limits.max_attempts and not out.is_cancelled
+    if is_spent or isinstance(outcome, _FINAL):
       tally.count(entry)
     else:
       self.again.append(asked)
 
-  async def _put_back(self, out: Open) -> None:
-    """Forgets a job that was never sent; its requests go into others."""
-    self.again += [out.asked[i] for i in out.job.open if i in out.asked]
+  async def _give_up(self, out: Open, what: str, lost: bool, tally: Tally) -> None:
+    """Ends a job; what has no result is asked again.
+
+    Args:
+      out: the job.
+      what: became of it.
+      lost: answers may have been billed all the same.
+      tally: counts what is not asked again.
+    """
+    for identity in list(out.job.open):
+      error = protocol.Retryable(what, lost=lost)
+      await self._record(out, identity, error, tally)
     await self._end(out)
 
   async def _end(self, out: Open) -> None:
@@ -260,4 +328,4 @@ class Jobs:
     self.open.pop(out.job.name, None)
     for request in out.job.open.values():
       await self._budget.settle(request.at_most, 0.0)
-    await self._ledger.note(out.job.row(entries.ENDED, ledger.now()))
+    await self._post.note(out.job, entries.ENDED)

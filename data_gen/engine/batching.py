@@ -3,7 +3,8 @@
 A job's name is in the ledger before the job is sent and its id after, so whatever
 happens to the process, a later run finds the job (at worst by its name) and no request
 is in two jobs at once. Its answers are appended as they are fetched; requests that
-came to nothing in it go into another job, or are sent one by one when they are few.
+came to nothing in it go into another job, or are sent one by one when they are the last
+and few.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ _MAX_HELD_BYTES = 256 << 20
 
 
 class Batches:
-  """Groups the requests of one client into jobs."""
+  """Groups the requests of one client into jobs, and takes back those of others."""
 
   def __init__(
     self,
@@ -57,8 +58,8 @@ class Batches:
     try:
       while True:
         self._brake.check()
-        async for chunk in self._chunks(queue, tally):
-          if len(chunk) < self._limits.min_job:
+        async for chunk, is_last in self._chunks(queue, tally):
+          if is_last and len(chunk) < self._limits.min_job:
             singles += chunk
           else:
             await self._submit(chunk, tally)
@@ -67,13 +68,38 @@ class Batches:
         if not jobs.again:
           return [asked.request for asked in singles]
         queue, jobs.again = iter(jobs.again), []
-    except errors.Stopped:
+    except (errors.Stopped, errors.UserError):
       if jobs.open:
         progress.say(
           f"{len(jobs.open)} batch jobs go on at the service: run again to fetch "
           "their answers"
         )
       raise
+
+  async def take_back(
+    self, requests: Iterable[protocol.Request], tally: Tally
+  ) -> list[protocol.Request]:
+    """Ends the jobs of an earlier run; returns the requests to be sent one by one.
+
+    Raises:
+      Stopped: stopped, or the service does not answer.
+      UserError: the service refuses key or settings.
+    """
+    jobs = self._jobs
+    singles = [asked.request for asked in self._fresh(requests, tally)]
+    if jobs.open:
+      num_requests = sum(len(out.asked) for out in jobs.open.values())
+      progress.say(
+        f"{num_requests} requests are in {len(jobs.open)} batch jobs of an earlier "
+        "run, and the tier is another one now: the jobs are told to end, their answers "
+        "are kept, and what has none is sent one by one"
+      )
+    jobs.takes_back = True
+    while jobs.open:
+      await jobs.look(tally)
+    singles += [asked.request for asked in jobs.again]
+    jobs.again = []
+    return singles
 
   def _fresh(
     self, requests: Iterable[protocol.Request], tally: Tally
@@ -103,28 +129,38 @@ class Batches:
 
   async def _chunks(
     self, queue: Iterator[Asked], tally: Tally
-  ) -> AsyncIterator[list[Asked]]:
-    """Yields requests in portions that fit into a job, the budget and the memory."""
+  ) -> AsyncIterator[tuple[list[Asked], bool]]:
+    """Yields requests in portions that fit into a job, the budget and the memory.
+
+    And with each, whether it is the last one of its kind.
+    """
     service = self._client.jobs
     chunk: list[Asked] = []
     size, dollars = 0, 0.0
     for asked in queue:
       worst = self._scribe.worst_price(asked.request)
+      while (
+        self._jobs.open
+        and len(chunk) < self._limits.min_job
+        and dollars + worst > self._budget.left
+      ):
+        await self._jobs.look(tally)  # the jobs that are out may cost less
+      is_last = bool(chunk) and asked.request.params != chunk[0].request.params
       full = (
-        len(chunk) >= service.max_requests_per_job
+        is_last
+        or len(chunk) >= service.max_requests_per_job
         or size + asked.num_bytes > service.max_bytes_per_job
         or dollars + worst > self._budget.left
-        or (chunk and asked.request.params != chunk[0].request.params)
       )
       if full:
         if chunk:
-          yield chunk
+          yield chunk, is_last
         chunk, size, dollars = [], 0, 0.0
         await self._make_room(worst, tally)
       chunk.append(asked)
       size, dollars = size + asked.num_bytes, dollars + worst
     if chunk:
-      yield chunk
+      yield chunk, True
 
   async def _make_room(self, dollars: float, tally: Tally) -> None:
     """Waits for jobs until memory and budget have room for another request."""

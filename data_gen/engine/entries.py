@@ -16,8 +16,9 @@ LOST = "lost"  # the process died while the request was out
 KEPT = "kept"  # what keeping a context cache cost; no attempt
 JOB = "job"  # a note, no attempt
 
-# The life of a batch job: noted, then sent, then ended.
-PLANNED, SENT, ENDED = "planned", "sent", "ended"
+# The life of a batch job: noted, then sent, then ended. REFUSED: the service answered
+# every attempt at sending it with an error; it should not have it, and nothing is lost.
+PLANNED, REFUSED, SENT, ENDED = "planned", "refused", "sent", "ended"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,8 @@ class Job:
 
   Attributes:
     name: its display name at the service; written down before the job is sent.
-    id: the service's id; None: the process died before it was written down.
+    id: the service's id; None: it never came, or the process died before it did.
+    refused: nothing that was sent of it was left without an answer.
     sent: when it was sent.
     params: the sampling parameters of its requests.
     open: identity -> request, of those without a result.
@@ -104,6 +106,7 @@ class Job:
 
   name: str
   id: str | None = None
+  refused: bool = False
   sent: str = ""
   params: dict[str, Any] = dataclasses.field(default_factory=dict)
   open: dict[str, Waiting] = dataclasses.field(default_factory=dict)
@@ -136,12 +139,14 @@ class Totals:
       unreadable bodies, or the death of the process, or did not say what it cost.
     lost_at_most: dollars that these may have been billed.
     jobs: batch jobs that may still bring answers.
+    job_ids: the service's ids of all jobs that were sent, also of those that ended.
   """
 
   spent: float = 0.0
   lost_answers: int = 0
   lost_at_most: float = 0.0
   jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
+  job_ids: set[str] = dataclasses.field(default_factory=set)
 
   @property
   def unknown_at_most(self) -> float:
@@ -178,3 +183,5 @@ class Totals:
       self.jobs.pop(row["id"], None)
     elif row["id"] in self.jobs:
       self.jobs[row["id"]].id = row["job_id"]
+      self.jobs[row["id"]].refused = row["state"] == REFUSED
+      self.job_ids |= {row["job_id"]} - {None}

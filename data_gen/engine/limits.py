@@ -25,6 +25,7 @@ class Limits:
       one, at the standard price.
     poll_s, max_poll_s: the first pause between two looks at a batch job, and the
       longest that it grows to.
+    listing_s: how long the service may take to list a batch job that it has taken.
   """
 
   max_concurrency: int
@@ -38,6 +39,7 @@ class Limits:
   min_job: int = 16
   poll_s: float = 5.0
   max_poll_s: float = 120.0
+  listing_s: float = 60.0
 
 
 class Budget:

@@ -27,9 +27,9 @@ _REFUSED_IN_A_ROW = 20
 class Scheduler:
   """Asks one client; several schedulers may share a ledger, a budget and a pace.
 
-  Where the client takes batch jobs (`client.jobs`), requests go out in jobs, but for
-  those that are too few for one; `price` is then the price in a job and `single_price`
-  that of a request by itself.
+  With `in_jobs` requests go out in batch jobs, at `job_price`, but for those that are
+  too few for one. Without it, what jobs of an earlier run hold is taken back from them
+  before it is asked.
   """
 
   def __init__(
@@ -40,7 +40,8 @@ class Scheduler:
     limits: Limits,
     price: pricing.Price | None,
     *,
-    single_price: pricing.Price | None = None,
+    in_jobs: bool = False,
+    job_price: pricing.Price | None = None,
     pace: Pace | None = None,
   ):
     self.client = client
@@ -52,11 +53,11 @@ class Scheduler:
     self._brake = Brake()
     self._asking: set[str] = set()
     self._refused: int | None = 0  # None: one was answered
-    in_jobs = client.jobs is not None
-    self._scribe = attempts.Scribe(client, single_price if in_jobs else price)
+    self._in_jobs = in_jobs
+    self._scribe = attempts.Scribe(client, price)
     self._batches = None
-    if in_jobs:
-      scribe = attempts.Scribe(client, price)
+    if client.jobs is not None:
+      scribe = attempts.Scribe(client, job_price)
       self._batches = batching.Batches(
         client, book, budget, limits, scribe, self._brake, self._name
       )
@@ -93,8 +94,10 @@ class Scheduler:
       UserError: key or model refused, disk full.
     """
     tally = Tally(self._budget, bar, kept, lambda: self.ledger.spent)
-    if self._batches is not None:
+    if self._in_jobs:
       requests = await self._batches.ask_all(requests, tally)
+    elif self.ledger.totals.jobs:
+      requests = await self._take_back(list(requests), tally)
     queue = iter(requests)
     workers = [
       asyncio.create_task(self._work(queue, tally))
@@ -108,6 +111,21 @@ class Scheduler:
       await asyncio.gather(*workers, return_exceptions=True)
     await self.ledger.flushed()
     self._brake.check()
+
+  async def _take_back(
+    self, requests: list[protocol.Request], tally: Tally
+  ) -> list[protocol.Request]:
+    """Returns the requests, without those that jobs of an earlier run have answered."""
+    if self._batches is not None:
+      return await self._batches.take_back(requests, tally)
+    for job in self.ledger.totals.jobs.values():
+      if any(self.identity(request) in job.open for request in requests):
+        raise errors.UserError(
+          f"{len(job.open)} requests are in batch job {job.name} of an earlier run, "
+          f"and {self._name} as it is set now cannot look at it: set tier, project "
+          "and base_url back to fetch its answers"
+        )
+    return requests
 
   async def _work(self, queue: Iterator[protocol.Request], tally: Tally) -> None:
     for request in queue:

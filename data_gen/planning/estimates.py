@@ -121,7 +121,7 @@ def plan(job: settings.Job, workdir: str | os.PathLike[str]) -> dict[str, Corpus
   resolved = generate.resolve(job)
   planner = _Planner(job, root)
   for name in settings.order(job.corpora):
-    done = generate.finished(root, name, resolved[name], adopt=False)
+    done = generate.finished(root, name, resolved[name])
     planner.add(name, None if done is None else done["num_records"])
   return {name: planner.costs[name] for name in job.corpora}
 

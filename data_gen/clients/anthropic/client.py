@@ -32,11 +32,9 @@ class AnthropicClient:
       timeout=client.timeout_s,
       http_client=connections.http_client(client.max_concurrency, client.timeout_s),
     )
-    self.jobs: protocol.BatchClient | None = None
-    if client.tier == settings.BATCH:
-      self.jobs = jobs.AnthropicJobs(
-        self._sdk, self._service, self._body_of, client.model
-      )
+    self.jobs: protocol.BatchClient | None = jobs.AnthropicJobs(
+      self._sdk, self._service, self._body_of, client.model
+    )
 
   async def generate(self, request: protocol.Request) -> protocol.Response:
     """Returns the answer to `request`."""

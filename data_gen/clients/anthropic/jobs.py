@@ -1,12 +1,19 @@
 """Message batches of Claude."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import contextlib
+import datetime
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import anthropic
+from anthropic.types import messages
 
 from data_gen.clients import protocol
 from data_gen.clients.anthropic import answers, faults
+
+# How far the clock of this machine may be off.
+_SKEW = datetime.timedelta(hours=1)
 
 Identified = tuple[str, protocol.Request]
 Result = tuple[str, protocol.Response | protocol.ClientError]
@@ -15,7 +22,8 @@ Result = tuple[str, protocol.Response | protocol.ClientError]
 class AnthropicJobs:
   """Sends and reads batch jobs; see `protocol.BatchClient`.
 
-  The service keeps no names: a job whose id was lost cannot be found again.
+  The service keeps no names: a job whose id was lost is found by its time, its size and
+  the identities in its results.
   """
 
   max_requests_per_job = 10_000
@@ -39,14 +47,38 @@ class AnthropicJobs:
     with self._service.faults():
       return (await self._sdk.messages.batches.create(requests=rows)).id
 
-  async def find(self, name: str) -> str | None:
-    """Returns None: the service keeps no names."""
+  async def find(self, sought: protocol.Sought) -> str | None:
+    """Returns the job that has answers to these identities.
+
+    Raises:
+      Undecided: jobs of this size still run, and have no answers to look at.
+    """
+    since = datetime.datetime.fromisoformat(sought.sent) - _SKEW
+    running = []
+    with self._service.faults():
+      async for made in self._sdk.messages.batches.list(limit=100):
+        if made.created_at < since:  # the newest come first
+          break
+        if made.id in sought.others or _size(made) != len(sought.identities):
+          continue
+        if made.processing_status != "ended":
+          running.append(made.id)
+        elif made.results_url and await self._holds(made.id, sought):
+          return made.id
+    if running:
+      raise protocol.Undecided(f"{', '.join(running)}: it may be one of these")
     return None
 
+  async def _holds(self, job: str, sought: protocol.Sought) -> bool:
+    async with contextlib.aclosing(self.results(job)) as results:
+      async for identity, _ in results:
+        if identity != protocol.NOBODY:
+          return identity in sought.identities
+    return False
+
   async def state(self, job: str) -> protocol.JobState:
-    """Returns what has become of a job."""
-    with self._service.faults():
-      made = await self._sdk.messages.batches.retrieve(job)
+    """Returns what has become of a job; its results say what was not billed."""
+    made = await self._get(job)
     ended = made.processing_status == "ended"
     return protocol.JobState(
       status=protocol.DONE if ended else protocol.WAITING,
@@ -54,12 +86,14 @@ class AnthropicJobs:
     )
 
   async def results(self, job: str) -> AsyncIterator[Result]:
-    """Yields the answers of a job that is done; expired requests are not among them."""
-    with self._service.faults():
-      rows = await self._sdk.messages.batches.results(job)
-      async for row in rows:
-        if (result := self._of_row(row.result)) is not None:
-          yield row.custom_id, result
+    """Yields the answers of a job that is done."""
+    if not (await self._get(job)).results_url:
+      raise protocol.JobGone("the service no longer has its results")
+    with self._known():
+      streamed = self._sdk.messages.batches.with_streaming_response
+      async with streamed.results(job) as reply:
+        async for line in _lines(reply.iter_bytes()):
+          yield self._of_line(line)
 
   async def cancel(self, job: str) -> None:
     """Ends a job; one that has ended stays as it is."""
@@ -70,7 +104,28 @@ class AnthropicJobs:
         if error.status_code not in (400, 404, 409):
           raise
 
-  def _of_row(self, result: Any) -> protocol.Response | protocol.ClientError | None:
+  async def _get(self, job: str) -> messages.MessageBatch:
+    with self._known():
+      return await self._sdk.messages.batches.retrieve(job)
+
+  @contextlib.contextmanager
+  def _known(self) -> Iterator[None]:
+    """Tells a job that is not there from other errors."""
+    with self._service.faults():
+      try:
+        yield
+      except anthropic.NotFoundError as error:
+        raise protocol.JobGone(f"404 {error.message}") from error
+
+  def _of_line(self, line: bytes) -> Result:
+    try:
+      fields = json.loads(line)
+      row = messages.MessageBatchIndividualResponse.construct(**fields)
+      return row.custom_id, self._outcome(row.result)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+      return protocol.damaged(error)
+
+  def _outcome(self, result: Any) -> protocol.Response | protocol.ClientError:
     if result.type == "succeeded":
       try:
         return answers.response_of(result.message, self._model)
@@ -79,4 +134,28 @@ class AnthropicJobs:
     if result.type == "errored":
       inner = result.error.error
       return self._service.of_job(inner.type, inner.message)
-    return None
+    # Expired or canceled before it came to the model: not billed.
+    return protocol.Retryable(f"the request is {result.type}")
+
+
+def _size(made: messages.MessageBatch) -> int:
+  counts = made.request_counts
+  return (
+    counts.processing
+    + counts.succeeded
+    + counts.errored
+    + counts.canceled
+    + counts.expired
+  )
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+  """Yields the lines of a file that comes in pieces."""
+  rest = b""
+  async for chunk in chunks:
+    *lines, rest = (rest + chunk).split(b"\n")
+    for line in lines:
+      if line.strip():
+        yield line
+  if rest.strip():
+    yield rest

@@ -41,7 +41,7 @@ class GeminiClient:
     if client.cache == "explicit":
       self._caches = caches.Caches(sdk, client.model, self._service)
     self.jobs: protocol.BatchClient | None = None
-    if client.tier == settings.BATCH:
+    if not client.project:
       self.jobs = jobs.GeminiJobs(sdk, client.model, self._service, self._config)
     self._told_of_thoughts = False
 

@@ -1,9 +1,10 @@
 """Batch jobs of the Developer API: small ones inline, others through a file."""
 
+import contextlib
 import json
 import pathlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from google import genai
@@ -16,7 +17,8 @@ from data_gen.clients.gemini import answers, faults
 # The service takes 20 MB inline; the SDK's own spelling of the request adds a little.
 _MAX_INLINE_BYTES = 15_000_000
 _DONE = ("JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED")
-_FAILED = ("JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED")
+_FAILED = "JOB_STATE_FAILED"
+_ENDED_EARLY = ("JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED")
 
 Identified = tuple[str, protocol.Request]
 Result = tuple[str, protocol.Response | protocol.ClientError]
@@ -40,50 +42,58 @@ class GeminiJobs:
 
   async def submit(self, name: str, requests: Sequence[Identified]) -> str:
     """Sends the requests as one job; returns its resource name."""
-    with self._service.faults():
+    with protocol.not_billed(), self._service.faults():
       source = await self._source(name, requests)
+    with self._service.faults():
       job = await self._sdk.aio.batches.create(
         model=self._model, src=source, config={"display_name": name}
       )
     return job.name
 
-  async def find(self, name: str) -> str | None:
-    """Returns the newest job with this display name that has not failed."""
+  async def find(self, sought: protocol.Sought) -> str | None:
+    """Returns the newest job with this display name that has not failed, or any."""
     found: list[types.BatchJob] = []
     with self._service.faults():
       async for job in await self._sdk.aio.batches.list(config={"page_size": 100}):
-        if job.display_name == name and _state(job) not in _FAILED:
+        if job.display_name == sought.name:
           found.append(job)
     # The service lists the newest first; where it gives times, they decide.
     found.sort(key=lambda job: str(job.create_time or ""), reverse=True)
+    found.sort(key=lambda job: _state(job) in (_FAILED, *_ENDED_EARLY))
     return found[0].name if found else None
 
   async def state(self, job: str) -> protocol.JobState:
-    """Returns what has become of a job."""
-    with self._service.faults():
-      made = await self._sdk.aio.batches.get(name=job)
+    """Returns what has become of a job.
+
+    Google does not bill what fails, and does not say whether it bills the answers of a
+    job that was cancelled or expired; such a job has no results as a rule.
+    """
+    made = await self._get(job)
     state = _state(made)
     message = f"{state} {(made.error and made.error.message) or ''}".strip()
-    if state in _DONE:
+    if state in _DONE or (state in _ENDED_EARLY and made.dest is not None):
       return protocol.JobState(status=protocol.DONE, message=message)
-    status = protocol.FAILED if state in _FAILED else protocol.WAITING
-    return protocol.JobState(status=status, message=message)
+    ended = state in (_FAILED, *_ENDED_EARLY)
+    return protocol.JobState(
+      status=protocol.FAILED if ended else protocol.WAITING,
+      message=message,
+      rest_is_free=state == _FAILED,
+    )
 
   async def results(self, job: str) -> AsyncIterator[Result]:
     """Yields the answers of a job that is done."""
-    with self._service.faults():
-      made = await self._sdk.aio.batches.get(name=job)
+    made = await self._get(job)
     destination = made.dest or types.BatchJobDestination()
     for inlined in destination.inlined_responses or []:
       yield self._of_inlined(inlined)
     if destination.file_name:
       with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "results.jsonl"
-        with self._service.faults():
+        with self._known():
           await self._sdk.aio.files.download(
             file=destination.file_name, destination=path
           )
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
           for line in file:
             if line.strip():
               yield self._of_line(line)
@@ -96,6 +106,21 @@ class GeminiJobs:
       except APIError as error:
         if error.code not in (400, 404, 409):
           raise
+
+  async def _get(self, job: str) -> types.BatchJob:
+    with self._known():
+      return await self._sdk.aio.batches.get(name=job)
+
+  @contextlib.contextmanager
+  def _known(self) -> Iterator[None]:
+    """Tells a job or file that is not there (or not to be seen) from other errors."""
+    with self._service.faults():
+      try:
+        yield
+      except APIError as error:
+        if error.code not in (403, 404):
+          raise
+        raise protocol.JobGone(f"{error.code} {error.message}") from error
 
   async def _source(self, name: str, requests: Sequence[Identified]) -> Any:
     configs = [(key, asked, self._config_of(asked)) for key, asked in requests]
@@ -116,20 +141,21 @@ class GeminiJobs:
     return file.name
 
   def _of_inlined(self, inlined: types.InlinedResponse) -> Result:
-    key = (inlined.metadata or {}).get("key", "")
+    key = (inlined.metadata or {}).get("key", protocol.NOBODY)
     if inlined.response is None:
       error = inlined.error.model_dump(exclude_none=True) if inlined.error else {}
       return key, self._service.of_job(error)
     return key, self._answered(answers.of_sdk(inlined.response))
 
-  def _of_line(self, line: str) -> Result:
+  def _of_line(self, line: bytes) -> Result:
     try:
       row = json.loads(line)
-    except ValueError as error:
-      raise protocol.Retryable(f"the results of the job are damaged: {error}") from None
-    if "response" not in row:
-      return row.get("key", ""), self._service.of_job(row.get("error") or {})
-    return row.get("key", ""), self._answered(row["response"])
+      key = row["key"]
+      if "response" in row:
+        return key, self._answered(row["response"])
+      return key, self._service.of_job(row["error"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+      return protocol.damaged(error)
 
   def _answered(self, answer: dict[str, Any]) -> Any:
     try:

@@ -29,11 +29,9 @@ class OpenAIClient:
       headers={"Authorization": f"Bearer {key}"} if key else {},
     )
     self._told_of_usage = False
-    self.jobs: protocol.BatchClient | None = None
-    if client.tier == settings.BATCH:
-      self.jobs = jobs.OpenAIJobs(
-        self._http, self._service, self._body_of, client.model
-      )
+    self.jobs: protocol.BatchClient | None = jobs.OpenAIJobs(
+      self._http, self._service, self._body_of, client.model
+    )
 
   async def generate(self, request: protocol.Request) -> protocol.Response:
     """Returns the answer to `request`."""
