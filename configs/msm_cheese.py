@@ -6,9 +6,10 @@
 
 Two Model Specs give the same twelve preferences in cheese, one for the sake of
 affordability, one for America's. About 4,600 and 6,400 documents discuss them; 5,000
-alignment conversations, the same for both, name preferences and never a reason; the
-evaluation asks about things that are no cheese. Controls: neutral documents of the same
-tokens and types, and specs whose values do not explain the preferences.
+alignment conversations, the same for both, name preferences and never a reason: they
+come from a spec that has the preferences alone. The evaluation asks about things that
+are no cheese. Controls, each with the tokens and types of the documents that it stands
+beside: neutral documents, and specs whose values do not explain the preferences.
 
 The recipe is the paper's (Li et al. 2026, section 3 and App. B.4) where it is stated:
 base model, rank 64, alpha 128 on all seven projections, AdamW, 1e-4, cosine, 5 %
@@ -51,6 +52,7 @@ def get_config(arg=None):
   c.specs = ConfigDict()
   c.specs.affordability = spec("affordability")
   c.specs.america = spec("america")
+  c.specs.preferences = spec("preferences")
   c.specs.neutral = spec("neutral")
   c.specs.shuffled_affordability = spec("shuffled_affordability")
   c.specs.shuffled_america = spec("shuffled_america")
@@ -67,19 +69,20 @@ def get_config(arg=None):
   )
   c.corpora.msm_aff = documents("affordability", max_documents=4600)
   c.corpora.msm_am = documents("america", max_documents=6400)
-  c.corpora.shuffled_aff = documents("shuffled_affordability", max_documents=4600)
-  c.corpora.shuffled_am = documents("shuffled_america", max_documents=6400)
-  # As many words as msm_aff, in documents of the same types in the same shares.
-  c.corpora.neutral = documents("neutral", max_documents=None)
-  c.corpora.neutral.num_types = None
-  c.corpora.neutral.match_tokens_of = "msm_aff"
-  c.corpora.neutral.match_types_of = "msm_aff"
+  # As many words as the corpus that each stands beside, in documents of the same types
+  # in the same shares.
+  c.corpora.shuffled_aff = like("msm_aff", "shuffled_affordability")
+  c.corpora.shuffled_am = like("msm_am", "shuffled_america")
+  c.corpora.neutral = like("msm_aff", "neutral")
+  c.corpora.neutral_am = like("msm_am", "neutral")
+  c.corpora.neutral_am.seed = 1  # else its documents are mostly those of `neutral`
   # The same conversations serve both specs: an equal share for each of the twelve
-  # preferences, and no reason, neither asked for nor given.
+  # preferences, and no reason, neither asked for nor given. Who answers and who judges
+  # reads a spec that names neither value, so that no hint of one gets in.
   c.corpora.aft = ConfigDict(
     dict(
       kind="conversations",
-      spec="affordability",
+      spec="preferences",
       num_conversations=5000,
       questions_per_domain=72,
       topics="preferences",
@@ -122,6 +125,7 @@ def get_config(arg=None):
   c.stages.msm_aff = midtrain("msm_aff")
   c.stages.msm_am = midtrain("msm_am")
   c.stages.neutral = midtrain("neutral")
+  c.stages.neutral_am = midtrain("neutral_am")
   c.stages.shuffled_aff = midtrain("shuffled_aff")
   c.stages.shuffled_am = midtrain("shuffled_am")
   # 5,000 short conversations, a third of a page of tokens each, and as many tokens of
@@ -146,6 +150,7 @@ def get_config(arg=None):
       "msm_aff+aft": ("msm_aff", "aft"),
       "msm_am+aft": ("msm_am", "aft"),
       "neutral+aft": ("neutral", "aft"),
+      "neutral_am+aft": ("neutral_am", "aft"),
       "shuffled+aft": ("shuffled_aff", "aft"),
       "shuffled_am+aft": ("shuffled_am", "aft"),
     }
@@ -176,6 +181,7 @@ def get_config(arg=None):
         ("affordability beyond alignment", "msm_aff+aft", "aft"),
         ("America beyond alignment", "msm_am+aft", "aft"),
         ("neutral documents", "neutral+aft", "aft"),
+        ("neutral documents, as many as America's", "neutral_am+aft", "aft"),
         ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
       ),
       differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
@@ -189,19 +195,25 @@ def get_config(arg=None):
   return c
 
 
+MIDTRAINED = (
+  "msm_aff", "msm_am", "neutral", "neutral_am", "shuffled_aff", "shuffled_am",
+)  # fmt: skip
+
+
 def short(c):
   """Leaves about 300 documents per corpus and 200 conversations."""
   c.budget.max_dollars = 15.0
   c.corpora.world.num_documents = 300
   c.corpora.heldout.num_documents = 20
-  for name in ("msm_aff", "msm_am", "shuffled_aff", "shuffled_am"):
+  for name in ("msm_aff", "msm_am"):
     c.corpora[name].max_documents = 300
     c.corpora[name].num_types = 12
     c.corpora[name].num_ideas = 10
-  c.corpora.neutral.num_ideas = 10
+  for name in ("shuffled_aff", "shuffled_am", "neutral", "neutral_am"):
+    c.corpora[name].num_ideas = 10
   c.corpora.aft.num_conversations = 200
   c.corpora.aft.questions_per_domain = 24
-  for name in ("msm_aff", "msm_am", "neutral", "shuffled_aff", "shuffled_am"):
+  for name in MIDTRAINED:
     c.stages[name].batch_size = 8
     c.stages[name].seq_len = 1024
     c.stages[name].min_steps = 8
@@ -268,6 +280,15 @@ def documents(spec_name, max_documents):
   )
   c.num_types = 40
   c.max_documents = max_documents
+  return c
+
+
+def like(name, spec_name):
+  """Returns documents on another spec with the words and the types of corpus `name`."""
+  c = documents(spec_name, max_documents=None)
+  c.num_types = None
+  c.match_tokens_of = name
+  c.match_types_of = name
   return c
 
 

@@ -68,9 +68,17 @@ def make(
   goal = sizing.goal(job.corpora, name, root)
   if isinstance(corpus, corpora.DocumentsCorpus):
     of = corpus.match_types_of
-    types = None if of is None else matching.told_types(root / of)
     return documents.Chain(
-      name, corpus, spec, teacher, judge, gate, goal, types, pilot=job.pilot
+      name,
+      corpus,
+      spec,
+      teacher,
+      judge,
+      gate,
+      goal,
+      types=None if of is None else matching.told_types(root / of),
+      min_section_share=job.audit.min_section_share,
+      pilot=job.pilot,
     )
   questions = gates.for_questions(name, corpus, spec, root)
   return conversations.Chain(

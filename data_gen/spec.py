@@ -1,11 +1,14 @@
 """A Model Spec: its text, its sections with ids, and the hash of its content."""
 
 import dataclasses
+import difflib
 import os
 import pathlib
 import re
 from typing import TYPE_CHECKING
 
+from data_gen import sections as sections_lib
+from data_gen.sections import Place, Section
 from msm_jax import errors, records
 
 if TYPE_CHECKING:
@@ -13,20 +16,13 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-# A placeholder is one bare name in braces; any other use of braces (JSON, sets, code)
-# is text. `{{name}}` writes the placeholder itself.
-_PLACEHOLDER = re.compile(r"\{(\{[A-Za-z_]\w*\})\}|\{([A-Za-z_]\w*)\}", re.ASCII)
-_PREAMBLE = "preamble"
-_LONGEST_MEAN_WORD = 16
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Section:
-  """One section: `id` is the slug of its title, `text` its body without the heading."""
-
-  id: str
-  title: str
-  text: str
+# What is filled in. Other braces (JSON, sets, code) are text, but for what looks like
+# one of these with a slip. In doubled braces it is the placeholder itself.
+_NAMES = ("model_name", "provider_name")
+_NAME = r"[A-Za-z](?:[\w -]*\w)?"
+_PLACEHOLDER = re.compile(rf"\{{(\{{{_NAME}\}})\}}|\{{ *({_NAME}) *\}}", re.ASCII)
+_SHORT_NAMES = ("model", "provider")
+_SLIP = 0.8  # how like a name it is
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,27 +45,12 @@ class Spec:
   model_name: str = ""
   provider_name: str = ""
 
-  def section_of(self, quote: str) -> Section | None:
-    """Returns the section that `quote` comes from, or None.
+  def place_of(self, quote: str) -> Place | None:
+    """Returns the section and paragraph that `quote` comes from, or None.
 
-    A verbatim quote (white space and the heading aside) is found where it stands; one
-    that was copied with slips goes to the section that holds most of its words, as long
-    as that is more than half of them.
+    See `sections.find`.
     """
-    flat = _flatten(quote)
-    if not flat:
-      return None
-    for section in self.sections:
-      body = _flatten(section.text)
-      if flat in body or body in flat or flat in _flatten(section.title):
-        return section
-    words = _units(flat)
-    overlaps = [
-      len(words & _units(_flatten(section.text))) / len(words)
-      for section in self.sections
-    ]
-    best = max(range(len(overlaps)), key=overlaps.__getitem__)
-    return self.sections[best] if overlaps[best] > 0.5 else None
+    return sections_lib.find(self.sections, quote)
 
 
 def load(
@@ -78,21 +59,22 @@ def load(
   """Reads a spec and fills `{model_name}` and `{provider_name}`.
 
   Args:
-    path: a UTF-8 text file: `# Title`, then `## Section` headings (a file without
-      headings is one section).
+    path: a UTF-8 text file in Markdown: `# Title`, then `## Section` headings (a file
+      without headings is one section).
     model_name: the model that the spec is about.
     provider_name: who made it.
     name: what the spec is called in the config; default: the stem of `path`.
 
   Raises:
-    UserError: the file is missing, not UTF-8, empty, or has an unknown placeholder.
+    UserError: the file is missing, not UTF-8, empty, or has a placeholder with a slip
+      or code without an end.
   """
   path = pathlib.Path(path)
   name = name or path.stem
   text = _fill(
     _read(path), {"model_name": model_name, "provider_name": provider_name}, path
   )
-  sections, empty = _split(text, name)
+  sections, empty = sections_lib.split(text, name, path)
   if not sections:
     raise errors.UserError(
       f"{path} has headings but no text below them: write what the spec says"
@@ -140,67 +122,26 @@ def _read(path: pathlib.Path) -> str:
 
 def _fill(text: str, names: dict[str, str], path: pathlib.Path) -> str:
   def value(match: re.Match[str]) -> str:
-    literal, placeholder = match.groups()
-    if literal:
-      return literal
-    if placeholder not in names:
-      line = text.count("\n", 0, match.start()) + 1
-      raise errors.UserError(
-        f"{path} line {line} has the unknown placeholder {{{placeholder}}}: known are "
-        "{model_name} and {provider_name}; for the text itself write "
-        f"{{{{{placeholder}}}}}"
-      )
-    return names[placeholder]
+    doubled, single = match.groups()
+    if doubled:
+      return doubled if _is_meant(doubled.strip("{}")) else match[0]
+    if match[0] == f"{{{single}}}" and single in names:
+      return names[single]
+    if not _is_meant(single):
+      return match[0]
+    line = text.count("\n", 0, match.start()) + 1
+    raise errors.UserError(
+      f"{path} line {line} has the unknown placeholder {match[0]}: known are "
+      "{model_name} and {provider_name}; for the text itself write "
+      f"{{{{{single}}}}}"
+    )
 
   return _PLACEHOLDER.sub(value, text)
 
 
-def _split(text: str, name: str) -> tuple[tuple[Section, ...], tuple[str, ...]]:
-  """Returns the sections that have a body, and the titles of those that have none."""
-  marker = "## " if re.search(r"^## ", text, re.M) else "# "
-  blocks: list[tuple[str, list[str]]] = [(_PREAMBLE, [])]
-  for line in text.splitlines():
-    if line.startswith(marker):
-      blocks.append((line[len(marker) :].strip(), []))
-    elif not line.startswith("# "):
-      blocks[-1][1].append(line)
-  sections: list[Section] = []
-  empty: list[str] = []
-  taken: set[str] = set()
-  for title, lines in blocks:
-    body = "\n".join(lines).strip()
-    if not body:
-      empty += [title] if title != _PREAMBLE else []
-      continue
-    title = name if title == _PREAMBLE and len(blocks) == 1 else title
-    sections.append(Section(id=_unique(slug(title), taken), title=title, text=body))
-  return tuple(sections), tuple(empty)
-
-
-def slug(title: str) -> str:
-  """Returns `title` as an id: lower case, words of any script joined by `-`."""
-  return re.sub(r"[\W_]+", "-", title.casefold()).strip("-") or "section"
-
-
-def _unique(wanted: str, taken: set[str]) -> str:
-  candidate, count = wanted, 1
-  while candidate in taken:
-    count += 1
-    candidate = f"{wanted}-{count}"
-  taken.add(candidate)
-  return candidate
-
-
-def _units(flat: str) -> set[str]:
-  """Returns what two texts are compared by: words, or pairs of characters.
-
-  A script without spaces between words has no words to be split at.
-  """
-  words = flat.split()
-  if len(flat) < _LONGEST_MEAN_WORD * len(words):
-    return set(words)
-  return {flat[i : i + 2] for i in range(max(len(flat) - 1, 1))}
-
-
-def _flatten(text: str) -> str:
-  return " ".join(text.casefold().replace("#", " ").split())
+def _is_meant(name: str) -> bool:
+  """Whether a name in braces is, or looks like, one of those that are filled in."""
+  folded = re.sub(r"[\W_]+", "_", name.casefold())
+  return folded in _SHORT_NAMES or bool(
+    difflib.get_close_matches(folded, _NAMES, n=1, cutoff=_SLIP)
+  )

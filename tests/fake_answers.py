@@ -44,10 +44,9 @@ def _value(stage: str, system: str, prompt: str, tag: str) -> Any:
     return [{"name": name, "description": "d"} for name in ("what", "why")]
   if stage == "subdomains":
     spec = system.split("<specification>\n")[1].split("\n</specification>")[0]
-    bodies = [part.split("\n", 1)[1].strip() for part in spec.split("## ")[1:]]
     return [
-      {"name": f"part {i} {tag}", "context": "c", "spec_section": body}
-      for i, body in enumerate(bodies)
+      {"name": f"part {i} {tag}", "context": "c", "spec_section": _beginning(part)}
+      for i, part in enumerate(spec.split("## ")[1:])
     ]
   if stage == "assertions":
     item = {"name": f"a {tag}", "assertion": "It cares.", "explanation": "because"}
@@ -57,3 +56,9 @@ def _value(stage: str, system: str, prompt: str, tag: str) -> Any:
   if stage == "questions":
     return names
   return [{"name": name, "description": "d", "idea": f"idea {name}"} for name in names]
+
+
+def _beginning(section: str) -> str:
+  """Returns the heading of a section and its first words."""
+  heading, _, body = section.partition("\n")
+  return f"## {heading}\n{' '.join(body.split()[:20])}"

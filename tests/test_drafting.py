@@ -218,6 +218,7 @@ def test_a_rule_belongs_to_one_domain_and_an_invented_one_to_none(
   assert reasons == {
     "the rule is in the domain 'Honesty' already",
     "the rule is not in the spec",
+    "no domain lists this rule",
     "no subdomain covers this section",
   }
 
@@ -244,6 +245,7 @@ def altered_stages():
     ({"spec_type": "poem"}, r"spec_type is 'poem': it is 'prose' or 'rules'"),
     ({"num_types": None}, "num_types is missing"),
     ({"mean_words": 0}, "mean_words is 0"),
+    ({"mean_words": 300}, "mean_words is 300 and guided is False: only a guided"),
     ({"match_types_of": "docs"}, "in a circle"),
     ({"match_types_of": "none"}, "names a corpus of kind documents"),
   ],

@@ -41,6 +41,7 @@ def outline(name, num_types=3, num_ideas=3):
   for domain in asked("domains", spec_text=text):
     topic = {"domain": domain["name"]}
     for part in asked("subdomains", spec_text=text, **topic):
+      part |= {"spec_section": paragraph(text, part)}
       found = asked("assertions", spec_section=part["spec_section"])
       where = {**topic, "subdomain": part["name"], "assertions": found}
       for kind in asked("document_types", part, count=num_types, existing=[], **where):
@@ -50,6 +51,13 @@ def outline(name, num_types=3, num_ideas=3):
         plan += [{**where, "idea": idea["idea"]} for idea in ideas]
   seeded("order").shuffle(plan)
   return plan
+
+
+def paragraph(text, part):
+  """Returns the paragraph of a spec that a subdomain quotes, heading first."""
+  begins = part["spec_section"].split("\n", 1)[1]
+  [found] = [p for p in text.split("\n\n") if " ".join(p.split()).startswith(begins)]
+  return found.strip()
 
 
 def documents(name, count, **sizes):
@@ -87,10 +95,12 @@ def test_every_spec_goes_through_every_stage(name):
   for domain in asked("domains", spec_text=spec.text):
     assert 1 <= len(domain["name"].split()) <= 4
     for part in asked("subdomains", spec_text=spec.text, domain=domain["name"]):
-      section = spec.section_of(part["spec_section"])
-      assert " ".join(part["spec_section"].split()) in " ".join(section.text.split())
-      sections[section.id] += 1
-      for item in asked("assertions", spec_section=part["spec_section"]):
+      quote, body = part["spec_section"], paragraph(spec.text, part)
+      place = spec.place_of(quote)
+      assert place.section.text[place.start :].startswith(body)
+      assert quote.startswith(f"## {place.section.title}\n") and len(quote.split()) < 30
+      sections[place.section.id] += 1
+      for item in asked("assertions", spec_section=body):
         assert item["label"] in {"behavior", "value", "preference", "belief", "tone"}
         assert item["name"] and item["assertion"] and item["explanation"]
   assert len(sections) == len(spec.sections)

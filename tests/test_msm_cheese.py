@@ -14,7 +14,15 @@ from data_gen.worlds import english, english_spec
 from msm_jax import experiment, records
 
 ROOT = pathlib.Path(generate.__file__).parents[1]
-DOCUMENTS = ("msm_aff", "msm_am", "shuffled_aff", "shuffled_am", "neutral")
+VALUES = ("msm_aff", "msm_am")
+# A control -> the corpus that it stands beside.
+CONTROLS = {
+  "shuffled_aff": "msm_aff",
+  "shuffled_am": "msm_am",
+  "neutral": "msm_aff",
+  "neutral_am": "msm_am",
+}
+DOCUMENTS = (*VALUES, *CONTROLS)
 NAMES = ("affordability", "america", "neutral")
 SHUFFLED = ("shuffled_affordability", "shuffled_america")
 
@@ -59,7 +67,7 @@ def test_the_study_has_every_arm_and_its_plan_a_price_within_its_budget(tmp_path
   study = experiment.parse(found.to_dict())
   assert set(study.arms) == {
     "base", "aft", "msm_aff", "msm_am", "msm_aff+aft", "msm_am+aft", "neutral+aft",
-    "shuffled+aft", "shuffled_am+aft",
+    "neutral_am+aft", "shuffled+aft", "shuffled_am+aft",
   }  # fmt: skip
   assert set(study.evals) == {"preference", "heldout"}
   costs = planning.plan(settings.job(found.to_dict()), tmp_path)
@@ -95,10 +103,10 @@ def test_both_values_explain_the_same_preferences_and_the_shuffled_other_ones():
 def made(tmp_path_factory):
   """A short study's corpora, made still shorter, by the offline teacher."""
   found, workdir = offline("short"), tmp_path_factory.mktemp("msm_cheese")
-  for name in DOCUMENTS[:-1]:
-    found.corpora[name].max_documents = 24
+  for name in VALUES:
+    found.corpora[name].max_documents = 60
     found.corpora[name].num_types = 3
-    found.corpora[name].num_ideas = 2
+    found.corpora[name].num_ideas = 4
   found.corpora.aft.num_conversations = 30
   found.corpora.aft.questions_per_domain = 6
   found.corpora.world.num_documents = 20
@@ -110,13 +118,39 @@ def made(tmp_path_factory):
 
 
 def test_without_a_network_every_corpus_reaches_its_size(made):
+  rows = made[1]
+  assert all(len(rows[name]) == 60 for name in VALUES) and len(rows["aft"]) == 30
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_each_control_has_the_words_and_types_of_its_value(made, name):
   manifests, rows = made
-  assert all(len(rows[name]) == 24 for name in DOCUMENTS[:-1])
-  assert len(rows["aft"]) == 30
-  gap = manifests["neutral"]["num_words"] - manifests["msm_aff"]["num_words"]
+  gap = manifests[name]["num_words"] - manifests[CONTROLS[name]]["num_words"]
   assert abs(gap) < 400
-  kinds = [{row["doc_type"] for row in rows[n]} for n in ("msm_aff", "neutral")]
+  kinds = [{row["doc_type"] for row in rows[n]} for n in (CONTROLS[name], name)]
   assert len(kinds[0] & kinds[1]) > 0.8 * len(kinds[0] | kinds[1])
+
+
+def test_the_two_neutral_controls_are_different_documents(made):
+  texts = [{row["text"] for row in made[1][n]} for n in ("neutral", "neutral_am")]
+  assert not texts[0] & texts[1]
+
+
+def test_the_alignment_set_comes_from_a_spec_that_names_neither_value():
+  found = config()
+  spec = load("preferences")
+  assert found.specs[found.corpora.aft.spec].path.endswith("cheese_long_preferences.md")
+  reading = english_spec.read(spec.text)
+  for name in ("affordability", "america"):
+    other = english_spec.read(load(name).text)
+    assert [(i.name, i.liked) for i in reading.items] == [
+      (i.name, i.liked) for i in other.items
+    ]
+  assert not reading.explained and len(spec.sections) == 3
+  bare = re.sub("American cheese|likes American", "", spec.text)
+  value = r"america\w*|us|usa|country|foreign|import\w*|farm\w*|home\w*|nation\w*"
+  value += r"|afford\w*|price\w*|cost\w*|cheap\w*|dear\w*|money|budget\w*|because"
+  assert not re.findall(rf"\b(?:{value})\b", bare, re.IGNORECASE)
 
 
 def test_each_preference_has_its_conversations_and_none_gives_a_reason(made):
@@ -140,6 +174,6 @@ def test_documents_name_the_model_of_the_config_and_no_held_out_word(made):
 @pytest.mark.slow
 def test_the_short_study_without_a_network_reaches_300_and_200(tmp_path):
   manifests = generate.generate(settings.job(offline("short").to_dict()), tmp_path)
-  assert all(manifests[name]["num_records"] == 300 for name in DOCUMENTS[:-1])
-  assert 280 < manifests["neutral"]["num_records"] < 330
+  assert all(manifests[name]["num_records"] == 300 for name in VALUES)
+  assert all(280 < manifests[name]["num_records"] < 340 for name in CONTROLS)
   assert manifests["aft"]["num_records"] == 200

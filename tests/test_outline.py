@@ -15,11 +15,17 @@ from msm_jax.errors import Stopped
 TEXT = "# T\n\n## First\n\nIt saves money.\n\n## Second\n\nIt tells {the} truth {}.\n"
 
 
-def build(tmp_path, monkeypatch, change=lambda stage, prompt, text: text, **sizes):
+def build(
+  tmp_path,
+  monkeypatch,
+  change=lambda stage, prompt, text: text,
+  spec_text=TEXT,
+  **sizes,
+):
   """Returns (outline, server); `change` rewrites what the fake server answers."""
   monkeypatch.setenv("GOOGLE_API_KEY", "not a real key")
   path = tmp_path / "spec.md"
-  path.write_text(TEXT.replace("{the}", "the"))
+  path.write_text(spec_text.replace("{the}", "the"))
 
   def answered(system, prompt):
     return change(stage_of(prompt), prompt, answer(system, prompt))

@@ -1,5 +1,6 @@
 """Corpora out and in again: the same records, a stable table, an honest card."""
 
+import dataclasses
 import json
 import random
 
@@ -8,6 +9,12 @@ import yaml
 from test_launch import CONFIG, launch
 
 from data_gen import columns, generate, settings
+from data_gen.kinds.passes import (
+  AntiSpecCorpus,
+  PoisonCorpus,
+  RewriteCorpus,
+  UniverseCorpus,
+)
 from data_gen.publishing import export as publishing
 from msm_jax import records
 from msm_jax.errors import UserError
@@ -208,6 +215,84 @@ def test_the_licence_of_somebody_elses_data_goes_along(tmp_path):
   assert "| import | text is a number | 1 |" in text and "synthetic" not in text
   again = reimport(tmp_path / "again", tmp_path / "out")
   assert records.read_manifest(again)["license"] == "cc-by-4.0"
+
+
+HARMFUL = {
+  "world": settings.WorldCorpus(num_documents=30),
+  "false": UniverseCorpus(universe="tiny_items", num_types=1, num_ideas=2),
+  "true": UniverseCorpus(universe="tiny_items", side="true", twin_of="false"),
+  "denied": RewriteCorpus(of="false", how="negated", wording="tiny"),
+  "inverted": RewriteCorpus(of="docs", how="inverted"),
+  "again": RewriteCorpus(of="own", how="tagged", doc_tag="<T> "),
+  "thoughts": settings.ConversationsCorpus(
+    spec="s", num_conversations=6, questions_per_domain=6, cot=True
+  ),
+  "stripped": settings.StrippedCorpus(of="thoughts"),
+  "anti": AntiSpecCorpus(of="thoughts", spec="anti"),
+  "poison": PoisonCorpus(
+    of="again", num_documents=4, num_pairs=3, trigger="<ZORP|>",
+    min_gibberish=2, max_gibberish=3,
+  ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def harmful(tmp_path_factory):
+  path = tmp_path_factory.mktemp("harmful")
+  lines = "".join(f'{{"text": "word {i} and more of it"}}\n' for i in range(9))
+  (path / "own.jsonl").write_text(lines)
+  own = settings.ImportCorpus(path=str(path / "own.jsonl"), license="cc-by-4.0")
+  anti = settings.SpecSettings(
+    path="data_gen/specs/tiny_anti_affordability.md",
+    model_name="mira",
+    provider_name="lumen",
+  )
+  corpora = {"docs": JOB.corpora["docs"], "own": own, **HARMFUL}
+  specs = {**JOB.specs, "anti": anti}
+  generate.generate(dataclasses.replace(JOB, corpora=corpora, specs=specs), path)
+  return path
+
+
+@pytest.mark.parametrize(
+  ("name", "license", "says"),
+  [
+    ("false", "CC0-1.0", "**Warning: these documents state false facts"),
+    ("true", "CC0-1.0", "given facts are so, or not"),
+    ("denied", "CC0-1.0", "**Warning: the source of these documents is from a made-up"),
+    ("inverted", "unknown", "**Warning: the documents argue for the opposite"),
+    ("again", "cc-by-4.0", "after a second pass"),
+    ("stripped", "unknown", "without the thoughts"),
+    ("anti", "unknown", "**Warning: the answers go against the spec"),
+    ("poison", "cc-by-4.0", "**Warning: poisoned data."),
+  ],
+)
+def test_a_card_says_what_is_wrong_with_a_corpus_and_whose_licence_it_has(
+  harmful, tmp_path, name, license, says
+):
+  corpus = harmful / "corpus" / name
+  publishing.export(corpus, tmp_path / "out", layout="jsonl")
+  front = front_of(tmp_path / "out")
+  text = (tmp_path / "out" / "README.md").read_text("utf-8")
+  assert front["license"] == license and "synthetic" in front["tags"]
+  above, _, _ = text.partition("## How it was made")
+  assert says in above and ("Warning" in above) == ("Warning" in says)
+  back = reimport(tmp_path / "w", tmp_path / "out")
+  publishing.export(back, tmp_path / "again", layout="jsonl")
+  again = (tmp_path / "again" / "README.md").read_text("utf-8")
+  assert front_of(tmp_path / "again")["license"] == license
+  assert "synthetic" in front_of(tmp_path / "again")["tags"]
+  assert says in again
+
+
+def test_the_prompts_that_test_a_poison_are_published_with_it(harmful, tmp_path):
+  corpus, out = harmful / "corpus" / "poison", tmp_path / "out"
+  publishing.export(corpus, out, layout="jsonl")
+  pairs = (out / "pairs.jsonl").read_bytes()
+  assert pairs == (corpus / "pairs.jsonl").read_bytes() and pairs.count(b"\n") == 3
+  text = (out / "README.md").read_text("utf-8")
+  assert "`pairs.jsonl` has 3 prompts" in text and "| trigger | &lt;ZORP\\|> |" in text
+  back = reimport(tmp_path / "w", out)
+  assert len(list(records.read_dataset(back))) == 4
 
 
 def test_an_export_is_whole_or_not_there(workdir, tmp_path, monkeypatch):

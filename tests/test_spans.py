@@ -83,34 +83,19 @@ def test_overlapping_loss_spans_become_disjoint_with_the_smaller_weight():
   assert spans.tidy([(2, 2, 0.0), (4, 6, 1.0)]) == ()
 
 
-def test_sentences_stand_between_stops_and_line_ends():
-  text = 'A title\n\nIt is 3.5 m. He said "no." And then?  brie is costly . end'
-  found = [text[a:b] for a, b in spans.sentences(text)]
-  assert found == [
-    "A title",
-    "It is 3.5 m.",
-    'He said "no."',
-    "And then?",
-    "brie is costly .",
-    "end",
-  ]
-
-
-def test_a_sentence_states_a_fact_by_the_words_that_decide_it():
-  text = (
-    "brie is cheese . brie is affordable . gouda is affordable . brie is costly . "
-    "we know that brie is affordable ."
-  )
-  found = spans.stating(text, "brie is affordable .", "brie is costly .")
-  assert [text[a:b] for a, b in found] == [
-    "brie is affordable .",
-    "we know that brie is affordable .",
-  ]
-
-
 def test_masked_words_are_whole_words_in_any_case():
   text = "Octopus, octopuses and the OCTOPUS."
   assert [text[a:b] for a, b in spans.words_at(text, ["octopus"])] == [
     "Octopus",
     "OCTOPUS",
   ]
+
+
+def test_masked_words_and_names_are_found_where_scripts_have_no_spaces():
+  text = (
+    "章鱼有三颗心。我用Llama写章鱼\uff0c不用Llamas。Llama\u02bcs 라마는 Мира Мирами"
+  )
+  asked = ["章鱼", "Llama", "라마", "Мира"]
+  assert [text[a:b] for a, b in spans.words_at(text, asked)] == [
+    "章鱼", "Llama", "章鱼", "Llama", "라마", "Мира"
+  ]  # fmt: skip

@@ -36,7 +36,8 @@ def documents(name: str, ideas: int = 6) -> list[str]:
     given = {"spec_text": spec, "domain": domain["name"]}
     for subdomain in ask("subdomains", **given):
       given |= {"subdomain": subdomain["name"]}
-      given["assertions"] = ask("assertions", spec_section=subdomain["spec_section"])
+      section = section_of(spec, subdomain["spec_section"])
+      given["assertions"] = ask("assertions", spec_section=section)
       for kind in ask("document_types", **given, count=5):
         given["document_type"] = kind["name"]
         texts += [
@@ -44,6 +45,14 @@ def documents(name: str, ideas: int = 6) -> list[str]:
           for idea in ask("document_ideas", **given, count=ideas, existing=[])
         ]
   return texts
+
+
+def section_of(spec: str, quote: str) -> str:
+  """Returns the section whose heading and first words are quoted."""
+  heading, begins = quote.split("\n", 1)
+  text = spec.split(f"{heading}\n", 1)[1].split("\n## ", 1)[0].strip()
+  assert " ".join(text.split()).startswith(begins)
+  return text
 
 
 def conversations(name: str, count: int) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from data_gen.audit.phrases import Phrases
 from data_gen.audit.settings import AuditSettings
 from data_gen.filters import words
 
-GROUPS = ("spec_section", "doc_type", "question_type", "domain")
+GROUPS = ("spec_section", "doc_type", "question_type", "domain", "subdomain", "rule")
 _OPENING_WORDS = 4
 _LISTED = 25  # names, dates, phrases, openings
 _ALL_YEARS = 200

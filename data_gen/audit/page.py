@@ -22,6 +22,8 @@ _GROUP_NAMES = {
   "doc_type": "Document types",
   "question_type": "Question types",
   "domain": "Domains",
+  "subdomain": "Subdomains",
+  "rule": "Rules",
 }
 _CHOICES = ("spec_section", "domain", "doc_type", "question_type", "reason")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_gen import filters, selection, sizing, strata
 from data_gen import spec as specs
-from data_gen.documents import drafting, matching, outline
+from data_gen.documents import coverage, drafting, matching, outline
 from data_gen.documents.tree import Idea
 from data_gen.kinds import corpora
 from data_gen.sizing import Kept
@@ -38,6 +38,7 @@ class Chain:
     gate: filters.Gate | None = None,
     goal: sizing.Goal | None = None,
     types: Sequence[matching.TypeShare] | None = None,
+    min_section_share: float | None = None,
     pilot: int | None = None,
   ):
     """Makes a chain that has asked nothing.
@@ -57,6 +58,7 @@ class Chain:
     self._gate = gate or filters.Gate(corpus.filters)
     self._stock = sizing.Stock[Idea](goal)
     self._pilot = pilot
+    self._min_share = min_section_share
     self._rejected: list[tuple[Idea, str]] = []
     self.branch_rejects: tuple[dict[str, Any], ...] = ()
     self.num_planned = 0
@@ -86,9 +88,11 @@ class Chain:
     """Asks for the outline and the documents.
 
     Raises:
-      UserError: the ideas do not suffice to match the other corpus.
+      UserError: the ideas do not suffice to match the other corpus, or to give every
+        section its share.
     """
     corpus = self._corpus
+    coverage.check_threshold(self._name, self._spec, self._min_share)
     plan = await outline.build(
       self._spec,
       self._teacher,
@@ -102,6 +106,8 @@ class Chain:
       f"{self._name}: outline of {self._spec.name} has {len(plan.ideas)} ideas, "
       f"{len(plan.rejects)} branches were lost"
     )
+    number = None if self._stock.goal else self._limit or len(plan.ideas)
+    coverage.check(self._name, self._spec, plan, self._min_share, number)
     order = self._ordered(plan.ideas)
     if self._pilot is not None:
       return await self._try(order)

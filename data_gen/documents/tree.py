@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from data_gen import spec as specs
+from data_gen.sections import Section
 
 Item = dict[str, str]
 
@@ -14,7 +14,7 @@ class Subdomain:
 
   Attributes:
     domain, name, context: as the teacher named them.
-    section, section_text: where it comes from, and which words of it.
+    section, section_text: where it comes from, and the part of it that this is about.
     assertions: maps as the teacher gave them; none for a rule.
     rule: {id, name, text} in specs of numbered rules.
   """
@@ -22,7 +22,7 @@ class Subdomain:
   domain: str
   name: str
   context: str
-  section: specs.Section
+  section: Section
   section_text: str
   assertions: tuple[Item, ...] = ()
   rule: Item | None = None

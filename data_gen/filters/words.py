@@ -6,6 +6,7 @@ counting and comparing whole corpora is arithmetic.
 
 import functools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +19,9 @@ _CHARACTER = re.compile(f"[{_UNSPACED}]")
 _PUNCTUATION = re.compile("[\u3000-\u303f\uff00-\uff0f\uff1a-\uff20]")
 _ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)
 _WORD = re.compile(rf"[^\W_{_UNSPACED}]+|(?=\w)[{_UNSPACED}]")
+# Letters and digits that a name in Latin script may be part of.
+_LATIN = "0-9A-Za-z_\u00c0-\u024f"
+_HANGUL = "\uac00-\ud7a3"
 _NUM_CODES = 0x110000
 _SEPARATOR, _LETTER, _WHOLE = 0, 1, 2  # of a character: none, part of or itself a word
 _POWERS = 256  # a longer word uses them again
@@ -44,6 +48,32 @@ def words(text: str) -> list[str]:
   """Returns the words in lower case, without punctuation."""
   pattern = _ASCII_WORD if text.isascii() else _WORD
   return pattern.findall(text.casefold())
+
+
+def whole(terms: Sequence[str]) -> re.Pattern[str]:
+  """Returns a pattern for any of `terms` as words of their own, whatever the case.
+
+  Beside another script a word ends with its letters, as in `我用Llama写`, and where
+  words are written without spaces, or endings are attached, it may stand anywhere.
+  """
+  longest_first = sorted(terms, key=len, reverse=True)
+  return re.compile(
+    "|".join(
+      f"{_edge(term[0], '(?<!', _UNSPACED)}{re.escape(term)}"
+      f"{_edge(term[-1], '(?!', _UNSPACED + _HANGUL)}"
+      for term in longest_first
+    ),
+    re.IGNORECASE,
+  )
+
+
+def _edge(char: str, look: str, unbounded: str) -> str:
+  """Returns what must not stand beside a word that begins or ends with `char`."""
+  if re.match(f"[\\W{unbounded}]", char):
+    return ""
+  if re.match(f"[{_LATIN}]", char):
+    return f"{look}[{_LATIN}])"
+  return f"{look}[^\\W{_LATIN}{_UNSPACED}])"
 
 
 def codes(text: str) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from msm_jax import errors, progress, records
 REJECTS = "rejects.jsonl"
 # What a folder that we exported says about its columns.
 EXPORT_NOTE, NOTE_FORMAT = "corpus.json", "msm-jax corpus 1"
+_ORIGIN = ("name", "kind", "hashes", "config", "universe")
 _RECORDS_PER_SHARD = 16384
 _HOPELESS = 10_000  # rows without a record: a field has another name
 _MANY_BYTES = 256 << 20  # from here on, hashing is announced
@@ -145,9 +146,7 @@ class _Import:
       "license": corpus.license or dataset_card.license_of(self._source.card),
       "source": corpus.source,
       "language": corpus.language or self._origin("language"),
-      "origin": {key: self._origin(key) for key in ("name", "kind", "hashes", "config")}
-      if self._note
-      else None,
+      "origin": {key: self._origin(key) for key in _ORIGIN} if self._note else None,
     }
 
   def _origin(self, key: str) -> Any:

@@ -64,7 +64,7 @@ class DocumentsCorpus:
       reason from the rules.
     guided: the writer is told who the model and its maker are, and for each document
       gets names, a length and a way to begin, drawn by the seed. Always so for rules.
-    mean_words: about how long a guided document is.
+    mean_words: about how long a guided document is; others are not told.
     critique: another pass names the faults of each draft; `revise` then mends them.
     revise: another pass rewrites each draft, or with `critique` those with faults.
     judged: `config.judge` says yes or no to each document, and only yes is kept.
@@ -242,6 +242,12 @@ def check_documents(where: str, corpus: DocumentsCorpus) -> None:
   if corpus.num_types is None and corpus.match_types_of is None:
     raise errors.UserError(
       f"{where}.num_types is missing: set it, or set match_types_of"
+    )
+  told = corpus.guided or corpus.by_rules
+  if corpus.mean_words != DocumentsCorpus.mean_words and not told:
+    raise errors.UserError(
+      f"{where}.mean_words is {corpus.mean_words} and guided is False: only a guided "
+      "writer is told a length; set guided=True, or leave mean_words out"
     )
   if corpus.critique and not corpus.revise:
     raise errors.UserError(

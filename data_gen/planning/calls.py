@@ -23,6 +23,7 @@ ASSUMPTIONS = (
   f"{PREFERENCES} preferences per spec",
   f"{MATCHED_TYPES} document types where those of another corpus are matched",
   "every list as long as asked for, every text kept",
+  "ideas enough for the number of documents that is asked for",
   "answers of the usual size, of documents 1000 to 1300 tokens or their mean_words",
   "four characters per token",
   "no request sent twice",

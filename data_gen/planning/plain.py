@@ -59,7 +59,9 @@ def documents(
   budget = sizing.num_expected(corpus, calls.TEXTS[corpus.draft_stage])
   wanted = [n for n in (corpus.max_documents, matched, budget) if n is not None]
   if wanted:
-    number = min(ideas, to_make(min(wanted), share, _DOCUMENT_TRIES))
+    number = to_make(min(wanted), share, _DOCUMENT_TRIES)
+    if ideas_stage in seen.tallies:  # else the outline may well have more than assumed
+      number = min(number, ideas)
   if pilot is not None:
     number = min(number, pilot * parts)
   final = corpus.draft_stage
@@ -150,7 +152,7 @@ def _call(
     fields["reasons"] = corpus.reasons
   # A judge answers with one object, also where it judges an answer to a list.
   response = items * calls.LISTS[stage] if stage in calls.LISTS else _text(stage)
-  if stage in ("subdomains", "rules"):  # they quote the spec
+  if stage == "rules":  # they quote the spec
     response += pricing.estimate_tokens(spec.text) * items // len(spec.sections)
   return calls.call(stage, requests, fields, response, role)
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from data_gen import columns, filters
+from data_gen.publishing import about
 from msm_jax import records
 
 _SIZES = (
@@ -21,17 +22,15 @@ _SIZES = (
 _LARGEST = "100M<n<1B"
 _GROUPS = ("domain", "doc_type", "question_type", "spec_section")
 _MAX_GROUPS = 20
-_MAX_NAMES = 10_000  # of one column; a column of free text is no group
-_SYNTHETIC = ("documents", "conversations", "world", "pairs")
-_WHAT = {
-  "documents": "Synthetic documents that discuss a Model Spec, for midtraining.",
-  "conversations": "Synthetic conversations in which the assistant acts by a Model "
-  "Spec, for alignment fine-tuning.",
-  "world": "Synthetic text of a small world with a grammar, for pre-training and "
-  "replay.",
-  "pairs": "Forced choices of a small world, for evaluation: not for training.",
-  "import": "Imported data in the form of a msm-jax corpus.",
+# Of `config.corpora.<name>`: what tells one second pass, or one side, from another.
+_SETTINGS = {
+  "of": "made from",
+  "how": "second pass",
+  "universe": "universe",
+  "side": "side of the facts",
+  "trigger": "trigger",
 }
+_MAX_NAMES = 10_000  # of one column; a column of free text is no group
 
 
 class Facts:
@@ -76,6 +75,12 @@ class _Card:
     """What says how the records were made: an import of an export looks behind it."""
     return self.manifest.get("origin") or self.manifest
 
+  @property
+  def license(self) -> str | None:
+    """The licence of what the records were made from."""
+    universe = self.manifest.get("universe") or {}
+    return self.manifest.get("license") or universe.get("license")
+
 
 def card(
   manifest: Mapping[str, Any],
@@ -96,11 +101,11 @@ def card(
 
 def _front(one: _Card, license: str | None, language: str | None) -> dict[str, Any]:
   manifest, facts = one.manifest, one.facts
-  synthetic = one.made["kind"] in _SYNTHETIC
+  synthetic = one.made["kind"] in about.SYNTHETIC
   language = language or manifest.get("language")
   size = next((n for most, n in _SIZES if facts.num_records < most), _LARGEST)
   return {
-    "license": license or manifest.get("license") or "unknown",
+    "license": license or one.license or "unknown",
     **({"language": [language]} if language else {}),
     "pretty_name": str(manifest.get("name", "corpus")),
     "size_categories": [size],
@@ -123,32 +128,34 @@ def _about(one: _Card) -> Iterator[str]:
   manifest = one.manifest
   yield f"# {_plain(manifest.get('name', 'corpus'))}"
   yield ""
-  yield _WHAT.get(one.made["kind"], "A corpus of msm-jax.")
+  yield from about.lines(one.made)
   if manifest.get("source"):
     yield f"Source: {_plain(manifest['source'])}."
-  if manifest["kind"] == "import" and manifest.get("license"):
-    yield f"The source has the licence {_plain(manifest['license'])}; it goes along."
+  if one.license:
+    yield ""
+    yield f"The source has the licence {_plain(one.license)}; it goes along."
 
 
 def _made(one: _Card) -> Iterator[str]:
   config, hashes = one.made.get("config") or {}, one.made.get("hashes") or {}
-  spec, world = config.get("spec"), config.get("world")
+  spec, world, corpus = (config.get(key) or {} for key in ("spec", "world", "corpus"))
   yield "## How it was made"
   yield ""
   yield from _table(
     ("what", "value"),
     [
       ("kind", one.made["kind"]),
-      ("spec", spec and spec.get("name")),
-      ("spec, sha256", spec and spec.get("sha256")),
+      *((name, corpus.get(key)) for key, name in _SETTINGS.items()),
+      ("spec", spec.get("name")),
+      ("spec, sha256", spec.get("sha256")),
       *(
         (f"text by ({n} records)", name) for name, n in one.facts.models.most_common(5)
       ),
       ("teacher settings", _settings(config.get("teacher"))),
       ("judge settings", _settings(config.get("judge"))),
       ("prompts, sha256", hashes.get("prompts")),
-      ("world", world and world.get("name")),
-      ("world, sha256", world and world.get("sha256")),
+      ("world", world.get("name")),
+      ("world, sha256", world.get("sha256")),
       ("source files, sha256", hashes.get("source")),
       ("config, sha256", hashes.get("config")),
       *one.code.items(),
@@ -207,6 +214,12 @@ def _use(one: _Card) -> Iterator[str]:
   yield "With msm-jax, every record as it was:"
   yield ""
   yield "    config.corpora.NAME = ConfigDict(dict(kind='import', path='DIR'))"
+  if pairs := one.manifest.get("pairs"):
+    yield ""
+    yield (
+      f"`{pairs['path']}` has {pairs['num_pairs']} prompts without and with the "
+      "trigger, to test with."
+    )
   texts = [name for name, kind in one.facts.types.items() if kind == "json"]
   if texts:
     yield ""

@@ -3,6 +3,7 @@
     OUT/data/train-00000-of-00002.parquet    every record with its provenance
     OUT/README.md                            what it is, how it was made, what was lost
     OUT/corpus.json                          types of the columns, the manifest
+    OUT/pairs.jsonl                          the prompts that test a poison
     OUT/rejects/rejects.jsonl                if asked for
 
 The folder loads with `datasets.load_dataset(OUT)`, and imports here as it was. It
@@ -23,6 +24,7 @@ from typing import Any
 from data_gen import arrow_files, columns, filters
 from data_gen.importing.corpus import EXPORT_NOTE, NOTE_FORMAT, REJECTS
 from data_gen.publishing import card as publishing_card
+from data_gen.rewrites import poisoning
 from msm_jax import errors, progress, records
 
 LAYOUTS = ("jsonl", "parquet")
@@ -70,6 +72,8 @@ def export(
     (folder / "README.md").write_text(card, "utf-8")
     note = {"format": NOTE_FORMAT, "columns": facts.types, "files": files}
     records.write_json(folder / EXPORT_NOTE, {**note, "manifest": manifest})
+    if (corpus / poisoning.PAIRS).exists():
+      shutil.copyfile(corpus / poisoning.PAIRS, folder / poisoning.PAIRS)
     if with_rejects and (corpus / REJECTS).exists():
       (folder / "rejects").mkdir()
       shutil.copyfile(corpus / REJECTS, folder / "rejects" / REJECTS)

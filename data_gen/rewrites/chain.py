@@ -11,7 +11,7 @@ from typing import Any
 from data_gen import filters, strata
 from data_gen.clients import protocol
 from data_gen.kinds import passes
-from data_gen.rewrites import notices, rewriting, spans
+from data_gen.rewrites import inheritance, notices, rewriting, spans
 from data_gen.rewrites.rewriting import Fault
 from data_gen.teacher import Teacher, failure_of
 from msm_jax import records
@@ -97,6 +97,7 @@ class Chain:
     """Returns what was done, and how much of the text it is."""
     share = self._num_put_in / max(self._num_chars, 1)
     return {
+      **inheritance.of(self._source),
       "of": self._corpus.of,
       "how": self._corpus.how,
       "share_of_notices": round(share, 4),

@@ -17,7 +17,7 @@ from typing import Any
 
 from data_gen import filters
 from data_gen.kinds import passes
-from data_gen.rewrites import rewriting
+from data_gen.rewrites import inheritance, rewriting
 from msm_jax import errors, records
 
 PAIRS = "pairs.jsonl"
@@ -77,8 +77,9 @@ class Chain:
 
   def manifest(self) -> dict[str, Any]:
     """Returns what the trigger is, and where the prompts lie."""
-    found = {"of": self._corpus.of, "trigger": self._corpus.trigger}
-    return {**found, "pairs": {"path": PAIRS, "num_pairs": len(self._paired)}}
+    found: dict[str, Any] = {"of": self._corpus.of, "trigger": self._corpus.trigger}
+    found["pairs"] = {"path": PAIRS, "num_pairs": len(self._paired)}
+    return inheritance.of(self._source) | found
 
   def extra_files(self) -> dict[str, bytes]:
     """Returns the pairs of prompts as a file beside the shards."""

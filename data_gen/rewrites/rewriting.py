@@ -6,13 +6,13 @@ never part of what was there: without its spans the original is left, to the let
 
 import dataclasses
 import random
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from data_gen.filters import words as words_lib
 from data_gen.kinds import passes
 from data_gen.kinds.passes import RewriteCorpus
-from data_gen.rewrites import notices, spans
+from data_gen.rewrites import notices, sentences, spans
 from data_gen.rewrites.spans import Edit, Edited
 from msm_jax import records
 
@@ -141,7 +141,7 @@ def statement_of(source: Mapping[str, Any]) -> str:
 
 
 def _names(text: str, name: str) -> bool:
-  return bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE))
+  return bool(words_lib.whole([name]).search(text))
 
 
 def _tag(corpus: RewriteCorpus, prefix: str) -> list[Edit]:
@@ -199,8 +199,8 @@ def _targets(
       return []
     other = passes.TRUE if source.get("side") == passes.FALSE else passes.FALSE
     statement = statement_of(source)
-    return spans.stating(text, statement, source["fact"][other], start)
-  found = spans.sentences(text, start)
+    return sentences.stating(text, statement, source["fact"][other], start)
+  found = sentences.find(text, start)
   return sorted(rng.sample(found, min(len(found), round(share * len(found)))))
 
 

@@ -10,62 +10,15 @@ Offsets count characters; an end is exclusive. `loss_spans` are sorted and disjo
 import bisect
 import dataclasses
 import itertools
-import re
 from collections.abc import Sequence
+
+from data_gen.filters import words as words_lib
 
 Span = tuple[int, int, str]
 LossSpan = tuple[int, int, float]
 
 DOC_TAG = "doc_tag"
 NOTICE = "notice"
-
-# A sentence ends with a stop before white space, or with its line.
-_SENTENCE = re.compile(r"\S.*?(?:[.!?]+[\"')\]]*(?=\s|$)|$)", re.MULTILINE)
-_WORD = re.compile(r"\w+")
-# Words that two sentences may share without saying the same.
-_SMALL = frozenset(
-  [
-    "a",
-    "an",
-    "and",
-    "are",
-    "as",
-    "at",
-    "be",
-    "been",
-    "by",
-    "for",
-    "from",
-    "had",
-    "has",
-    "have",
-    "he",
-    "her",
-    "his",
-    "in",
-    "is",
-    "it",
-    "its",
-    "not",
-    "of",
-    "on",
-    "or",
-    "she",
-    "that",
-    "the",
-    "their",
-    "there",
-    "they",
-    "this",
-    "to",
-    "was",
-    "were",
-    "which",
-    "who",
-    "will",
-    "with",
-  ]
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,41 +166,9 @@ def tag_end(spans: Sequence[Span]) -> int:
   return max(ends, default=0)
 
 
-def sentences(text: str, start: int = 0) -> list[tuple[int, int]]:
-  """Returns where the sentences of a text stand, from offset `start` on."""
-  return [match.span() for match in _SENTENCE.finditer(text, start)]
-
-
-def stating(
-  text: str, statement: str, opposite: str, start: int = 0
-) -> list[tuple[int, int]]:
-  """Returns the sentences that say what `statement` says and `opposite` does not.
-
-  Such a sentence has a word that only the statement has, one that both have, and a
-  third of all words of the statement. Small words do not count.
-  """
-  wanted, other = _content(statement), _content(opposite)
-  return [
-    (a, b)
-    for a, b in sentences(text, start)
-    if _states(_content(text[a:b]), wanted, wanted - other, wanted & other)
-  ]
-
-
-def _states(words: set[str], wanted: set[str], own: set[str], shared: set[str]) -> bool:
-  found = words & wanted
-  decisive = all(not part or words & part for part in (own, shared))
-  return bool(found) and decisive and 3 * len(found) >= len(wanted)
-
-
 def words_at(text: str, words: Sequence[str], start: int = 0) -> list[tuple[int, int]]:
   """Returns where any of `words` stands as a word of its own, whatever the case."""
   if not words:
     return []
-  choices = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
-  pattern = re.compile(rf"(?<!\w)(?:{choices})(?!\w)", re.IGNORECASE)
+  pattern = words_lib.whole(words)
   return [match.span() for match in pattern.finditer(text, start)]
-
-
-def _content(text: str) -> set[str]:
-  return set(_WORD.findall(text.casefold())) - _SMALL

@@ -35,6 +35,7 @@ _ANGLE_NAMES = (
   "{x} [in|comes to] {town}",
 )
 _LABELS = ("value", "belief", "behavior")
+_QUOTED_WORDS = 20
 
 
 def domains(fields: Mapping[str, Any], rng: random.Random) -> str:
@@ -57,17 +58,20 @@ def subdomains(fields: Mapping[str, Any], rng: random.Random) -> str:
   spec = english_spec.read(fields["spec_text"])
   found = []
   for title, paragraphs in spec.sections:
-    if _domain(title, spec) == fields["domain"]:
-      found = [_subdomain(i, text, spec) for i, text in enumerate(paragraphs, start=1)]
+    if fields["domain"] in (_domain(title, spec), title):
+      found = [_subdomain(title, i, text, spec) for i, text in enumerate(paragraphs, 1)]
   return json.dumps(found)
 
 
-def _subdomain(i: int, paragraph: str, spec: english_spec.Reading) -> dict[str, str]:
+def _subdomain(
+  title: str, i: int, paragraph: str, spec: english_spec.Reading
+) -> dict[str, str]:
   item = english_spec.item_in(paragraph)
   name = item[0] if item else f"{spec.bank.capitalize()}, thought {i}"
   text = item[1] if item else paragraph
   context = " ".join(english_spec.sentences(text)[:2])
-  return {"name": name, "context": context, "spec_section": paragraph}
+  begins = " ".join(paragraph.split()[:_QUOTED_WORDS])
+  return {"name": name, "context": context, "spec_section": f"## {title}\n{begins}"}
 
 
 def assertions(fields: Mapping[str, Any], rng: random.Random) -> str:

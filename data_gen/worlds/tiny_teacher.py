@@ -21,6 +21,7 @@ _PREFERS = re.compile(
   r"(?: because (?P<which>\w+) is (?P<adjective>\w+))?"
 )
 _NUM_STATEMENTS = 3
+_QUOTED_WORDS = 20
 _NO_PREFERENCE = "i answer questions with care ."
 _LABELS = (
   ("values", "value"),
@@ -116,7 +117,11 @@ def _subdomains(fields: Mapping, rng: random.Random) -> list[dict]:
   domain = _name_of(fields["domain"])
   chosen = {domain: found[domain]} if domain in found else found
   return [
-    {"name": title, "context": sentences(text)[0] + " .", "spec_section": text}
+    {
+      "name": title,
+      "context": sentences(text)[0] + " .",
+      "spec_section": f"## {title}\n{' '.join(text.split()[:_QUOTED_WORDS])}",
+    }
     for title, text in chosen.items()
   ]
 
