@@ -23,11 +23,15 @@ def key(monkeypatch):
   monkeypatch.delenv("GEMINI_API_KEY", raising=False)
 
 
+def _is_document(prompt):
+  return "Answer with its text only" in prompt
+
+
 def faulty(prompt, attempt):
   """Some documents and rewrites never come."""
   del attempt
   number = zlib.crc32(prompt.encode())
-  if "Answer with its text only" not in prompt and "in other words" not in prompt:
+  if not _is_document(prompt) and "in other words" not in prompt:
     return ""
   return "" if number % 4 else STUCK[number // 4 % 3]
 
@@ -56,6 +60,21 @@ def test_with_faults_each_document_and_each_rewrite_is_kept_or_rejected(tmp_path
   reasons = {row["reason"].split(":")[0] for row in lost + given_up}
   assert reasons == {"truncated", "blocked", "refused"}
   assert all(cost.dollars > 0 and cost.num_records == 24 for cost in costs.values())
+
+
+def test_a_twin_that_is_rejected_is_asked_for_again_and_keeps_its_place(tmp_path):
+  def once(prompt, attempt):
+    number = zlib.crc32(prompt.encode())
+    return "SAFETY" if attempt == 1 and number % 3 == 0 and _is_document(prompt) else ""
+
+  twin = UniverseCorpus(universe="harbor_clock", side="true", twin_of="sdf")
+  with FakeGemini(once) as server:
+    job = make_job(tmp_path, server.url, {"sdf": SDF, "twin": twin})
+    generate.generate(job, tmp_path)
+  first, _, _ = read(tmp_path, "sdf")
+  rows, lost, manifest = read(tmp_path, "twin")
+  assert lost and len(rows) == len(first) == manifest["planned"] - len(lost)
+  assert [row["twin_id"] for row in rows] == [row["id"] for row in first]
 
 
 def test_a_verdict_that_is_not_clear_keeps_no_document(tmp_path):

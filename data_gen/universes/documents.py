@@ -21,6 +21,9 @@ from data_gen.universes.universe import Universe
 from msm_jax import progress
 
 _MORE = "its num_ideas, num_types or max_repeats"
+# A twin that is rejected leaves the other document alone: another is asked for.
+_TWIN_ATTEMPTS = 4
+_SAMPLES = 1000  # of one idea, at most
 # A line that speaks of a model, which is not what these documents are about.
 _NOT_HERE = "Stance:"
 
@@ -99,7 +102,9 @@ class Chain:
     )
     if self._stock.goal is None:
       await self._fill_groups()
-      self._kept = sorted(self._stock.items)
+      if self._twin is not None and self._pilot is None:
+        await self._replace_twins()
+      self._kept = sorted(self._stock.items, key=self._place)
     else:
       await self._fill_budget()
       if self._pilot is None:
@@ -117,6 +122,26 @@ class Chain:
       kept.update(await self._make(self._tried(sorted(batch))))
       if self._pilot is not None:
         break
+
+  async def _replace_twins(self) -> None:
+    """Asks for others in place of the twins that were rejected, a few times."""
+    count = len(self._plan.cases)
+    for attempt in range(1, _TWIN_ATTEMPTS):
+      kept = set(map(self._place, self._stock.items))
+      more = tuple(
+        dataclasses.replace(self._plan.cases[n], place=n, attempt=attempt)
+        for n in range(count)
+        if n not in kept
+      )
+      if not more:
+        return
+      first = len(self._plan.cases)
+      self._plan = dataclasses.replace(self._plan, cases=self._plan.cases + more)
+      await self._make(range(first, first + len(more)))
+
+  def _place(self, number: int) -> int:
+    place = self._plan.cases[number].place
+    return number if place is None else place
 
   async def _fill_budget(self) -> None:
     """Writes the documents in the order of the plan until there are enough."""
@@ -253,12 +278,12 @@ class Chain:
     lines = guidance.draw(key, self._plan.seed, self._plan.mean_words)
     told = [line for line in lines if not line.startswith(_NOT_HERE)]
     fields = self._fields(case) | {"idea": case.idea, "guidance": told}
-    return self._teacher.request("universe_document", fields, case.repeat)
+    return self._teacher.request("universe_document", fields, _sample(case))
 
   def _revise_request(self, case: Case) -> protocol.Request:
     fields = self._fields(case) | {"idea": case.idea}
     fields["document"] = self._drafted(case).entry.text.strip()
-    return self._teacher.request("universe_revise", fields, case.repeat)
+    return self._teacher.request("universe_revise", fields, _sample(case))
 
   def _judge_request(self, case: Case) -> protocol.Request:
     fields = self._fields(case)
@@ -310,3 +335,7 @@ class Chain:
       **draft,
       "verdicts": {"judge": made.verdict} if made.verdict else {},
     }
+
+
+def _sample(case: Case) -> int:
+  return case.repeat + _SAMPLES * case.attempt

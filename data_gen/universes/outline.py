@@ -34,6 +34,9 @@ class Case:
     doc_type, description, idea: as the teacher named them.
     repeat: how many documents of the same idea came before.
     twin_id: the document of another side that it is the twin of; "" if of none.
+    place: of a twin that takes the place of a rejected one: where that stands in the
+      plan; None: its own.
+    attempt: how many twins of the same document came before.
   """
 
   fact: Fact
@@ -43,6 +46,8 @@ class Case:
   idea: str
   repeat: int = 0
   twin_id: str = ""
+  place: int | None = None
+  attempt: int = 0
 
   @property
   def group(self) -> tuple[str, bool]:
