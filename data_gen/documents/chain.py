@@ -143,9 +143,12 @@ class Chain:
 
   def _ordered(self, ideas: Sequence[Idea]) -> list[Idea]:
     """Returns the ideas in the order in which they are made."""
-    if self._types is not None:
-      return self._in_shares(ideas, [idea.doc_type for idea in ideas])
-    return selection.round_robin(ideas, _LEVELS, self._corpus.seed)
+    seed = self._corpus.seed
+    if self._types is None:
+      return selection.round_robin(ideas, _LEVELS, seed)
+    # The shares of the types are given; inside each, sections and parts take turns.
+    turns = selection.round_robin(ideas, _LEVELS[:-1], seed)
+    return self._in_shares(turns, [idea.doc_type for idea in turns])
 
   def _ranked(self, kept: Sequence[Kept[Idea]]) -> list[Kept[Idea]]:
     """Returns what is kept in the order in which it is chosen.

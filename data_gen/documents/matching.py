@@ -66,10 +66,10 @@ def proportional(
   """Returns all items so that every prefix has the groups in the same shares.
 
   Args:
-    items: what is put in order; inside a group the order is drawn.
+    items: what is put in order; inside a group they keep theirs.
     groups: the group of each item.
     shares: group -> relative number; what runs out early is missing from then on.
-    seed: of the draw.
+    seed: of where in its turn each group begins.
   """
   rng = random.Random(seed)
   members: dict[Hashable, list[T]] = {}
@@ -77,7 +77,6 @@ def proportional(
     members.setdefault(group, []).append(item)
   placed: list[tuple[float, int, T]] = []
   for group, found in members.items():
-    rng.shuffle(found)
     offset = rng.random()
     placed += [
       ((i + offset) / shares[group], len(placed) + i, item)
