@@ -14,13 +14,14 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from data_gen import audit, filters, settings
+from data_gen import audit, filters, second_passes, settings
 from data_gen import spec as specs
 from data_gen.chains import Chain
 from data_gen.clients import offline
+from data_gen.kinds import passes
 from msm_jax import errors, progress, records
+from msm_jax.rejects import REJECTS
 
-REJECTS = "rejects.jsonl"
 _AUDIT_FILES = (audit.JSON, audit.HTML)
 
 
@@ -93,7 +94,7 @@ def write_chain(
     "num_words": chain.num_words,
     **chain.manifest(),
   }
-  auditor = audit.Auditor(audit_settings(job, name))
+  auditor = audit.Auditor(audit_settings(job, name, manifest.get("leakage")))
   more = chain.extra_files() if hasattr(chain, "extra_files") else {}
   with contextlib.ExitStack() as stack:
     files = {n: stack.enter_context(tempfile.TemporaryFile()) for n in _AUDIT_FILES}
@@ -127,21 +128,40 @@ def _check_kept(name: str, chain: Chain) -> None:
     )
 
 
-def audit_settings(job: settings.Job, name: str) -> audit.AuditSettings:
-  """Returns what the audit of a corpus is told."""
+def audit_settings(
+  job: settings.Job, name: str, leakage: Mapping[str, int] | None = None
+) -> audit.AuditSettings:
+  """Returns what the audit of a corpus is told.
+
+  Args:
+    job: the whole job.
+    name: of the corpus.
+    leakage: what the gate looked for, as the manifest says it.
+  """
   corpus = job.corpora[name]
-  found = audit.AuditSettings(name=name, kind=corpus.kind, thresholds=job.audit)
-  spec = specs.load_all(job).get(getattr(corpus, "spec", None) or "")
-  if spec is None:
+  origin = passes.origin_of(corpus, job.corpora)
+  names = tuple(second_passes.own_names(job, name) or ())
+  found = audit.AuditSettings(
+    name=name, kind=corpus.kind, names=names, thresholds=job.audit, leakage=leakage
+  )
+  spec_name = getattr(origin, "spec", None)
+  if spec_name not in job.specs:
     return found
+  chosen = job.specs[spec_name]
+  about = names or (chosen.model_name, chosen.provider_name)
+  spec = specs.load(chosen.path, *about, name=spec_name)
   return dataclasses.replace(
     found,
     spec_name=spec.name,
     spec_text=spec.text,
-    # Conversations are spread over topics; they quote no section.
-    sections=spec.sections if corpus.kind == "documents" else (),
-    names=(spec.model_name, spec.provider_name),
+    # Conversations are spread over topics; they quote no section. Of poison there are
+    # only beginnings.
+    sections=spec.sections if _is_of_sections(corpus, origin) else (),
   )
+
+
+def _is_of_sections(corpus: Any, origin: Any) -> bool:
+  return origin.kind == "documents" and not isinstance(corpus, passes.PoisonCorpus)
 
 
 def _enforce(found: audit.Audit, partial: pathlib.Path, name: str) -> None:

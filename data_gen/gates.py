@@ -55,6 +55,8 @@ def _gate(
   name: str, chosen: FilterSettings, spec: specs.Spec, root: pathlib.Path
 ) -> Gate:
   where = f"config.corpora.{name}.filters"
-  index = leakage.index(chosen, where, lambda n: records.read_dataset(root / n))
+  index = leakage.index(
+    chosen, where, lambda n: records.read_dataset(root / n), subject=spec.text
+  )
   names = (spec.model_name, spec.provider_name)
   return Gate(chosen, names=names, leakage=index, where=where)

@@ -102,7 +102,9 @@ def _write(
   job: settings.Job, name: str, directory: pathlib.Path, chain: Chain
 ) -> audit.Audit:
   """Writes texts, rejects and audit of a pilot; what tells its size comes last."""
-  auditor = audit.Auditor(compiling.audit_settings(job, name))
+  auditor = audit.Auditor(
+    compiling.audit_settings(job, name, chain.manifest().get("leakage"))
+  )
   rows = {
     KEPT: auditor.watch(chain.records()),
     compiling.REJECTS: auditor.watch_rejects(compiling.all_rejects(chain)),

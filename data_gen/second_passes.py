@@ -86,7 +86,7 @@ def make(
   if isinstance(corpus, passes.UniverseCorpus):
     universe = universes.load(corpus.universe, f"config.corpora.{name}.universe")
     twin = None if corpus.twin_of is None else root / corpus.twin_of
-    gate = _gate(name, corpus.filters, (), root)
+    gate = _gate(name, corpus.filters, None, root)
     goal = sizing.goal(job.corpora, name, root)
     return universe_documents.Chain(
       name, corpus, universe, teacher, judge, twin, gate, goal, pilot=job.pilot
@@ -94,7 +94,10 @@ def make(
   if isinstance(corpus, passes.RewriteCorpus):
     attributed = corpus.how == passes.ATTRIBUTION
     names = _names(job, name) if attributed else rewriting.Names()
-    gate = _gate(name, corpus.filters, dataclasses.astuple(names), root)
+    origin = passes.origin_of(corpus, job.corpora)
+    spec = specs.load_all(job).get(getattr(origin, "spec", None) or "")
+    subject = spec.text if spec else ""
+    gate = _gate(name, corpus.filters, own_names(job, name), root, subject)
     return rewrites.Chain(
       name, corpus, root / corpus.of, names, teacher, gate, pilot=job.pilot
     )
@@ -105,17 +108,37 @@ def make(
   chosen = dataclasses.replace(
     corpus.filters, exact_duplicates=False, near_duplicates=None
   )
-  gate = _gate(name, chosen, (spec.model_name, spec.provider_name), root)
+  gate = _gate(name, chosen, (spec.model_name, spec.provider_name), root, spec.text)
   source = root / corpus.of
   return opposing.Chain(
     name, corpus, spec, teacher, judge, gate, source, pilot=job.pilot
   )
 
 
+def own_names(job: settings.Job, name: str) -> Sequence[str] | None:
+  """Returns the model and the provider that the texts of a corpus are about.
+
+  None if nobody knows; empty if nobody is to be named.
+  """
+  corpus = job.corpora[name]
+  if isinstance(corpus, passes.RewriteCorpus | passes.PoisonCorpus):
+    if getattr(corpus, "how", None) == passes.ATTRIBUTION:
+      return rewriting.subject(corpus, _names(job, name))
+    return own_names(job, corpus.of)
+  spec = job.specs.get(getattr(corpus, "spec", None) or "")
+  return (spec.model_name, spec.provider_name) if spec else None
+
+
 def _gate(
-  name: str, chosen: FilterSettings, names: Sequence[str], root: pathlib.Path
+  name: str,
+  chosen: FilterSettings,
+  names: Sequence[str] | None,
+  root: pathlib.Path,
+  subject: str = "",
 ) -> Gate:
   where = f"config.corpora.{name}.filters"
-  index = leakage.index(chosen, where, lambda n: records.read_dataset(root / n))
-  own = [name for name in names if name]
-  return Gate(chosen, names=own, leakage=index, where=where)
+  index = leakage.index(
+    chosen, where, lambda n: records.read_dataset(root / n), subject
+  )
+  nobodys = names is not None and not names
+  return Gate(chosen, names=names or (), is_nobodys=nobodys, leakage=index, where=where)

@@ -12,10 +12,9 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from msm_jax import records
+from msm_jax import records, rejects, words
 from msm_jax.errors import UserError
 
-_REJECTS = "rejects.jsonl"
 _BODY = ("text", "messages", "options")
 _GROUPS = ("kind", "spec_section", "domain", "doc_type", "question_type", "category")
 _LISTED = 8
@@ -145,7 +144,7 @@ def stats(path: pathlib.Path) -> Iterator[str]:
   groups = {name: collections.Counter[str]() for name in _GROUPS}
   teachers, lengths = collections.Counter[str](), []
   for _, _, record in corpus:
-    lengths.append(sum(len(text.split()) for _, text in _turns(record)))
+    lengths.append(_num_words(record))
     for name, counts in groups.items():
       value = record.get(name)
       if isinstance(value, str) and (value in counts or len(counts) < _MAX_NAMES):
@@ -237,7 +236,7 @@ def _rejected(corpus: Corpus, which: str) -> Iterator[str]:
 
 
 def _reject_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
-  path = corpus.directory / _REJECTS
+  path = corpus.directory / rejects.REJECTS
   if path.exists():
     with path.open(encoding="utf-8") as file:
       yield from (json.loads(line) for line in file if line.strip())
@@ -246,8 +245,7 @@ def _reject_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
 def _reasons(corpus: Corpus) -> collections.Counter[str]:
   counts: collections.Counter[str] = collections.Counter()
   for line in _reject_rows(corpus):
-    reason = str(line.get("reason", "")).split(":", 1)[0].split(" (", 1)[0]
-    counts[reason.split(" of ", 1)[0]] += 1
+    counts[rejects.category(str(line.get("reason", "")))] += 1
   return counts
 
 
@@ -273,6 +271,13 @@ def _about(record: Mapping[str, Any]) -> Iterator[str]:
 def _body(record: Mapping[str, Any]) -> Iterator[str]:
   for role, text in _turns(record):
     yield f"{role}: {text}" if role else text
+
+
+def _num_words(record: Mapping[str, Any]) -> int:
+  """Returns how many words manifests count: no thoughts, and nothing of options."""
+  turns = record.get("messages") or ()
+  said = [str(turn.get("content") or "") for turn in turns]
+  return sum(map(words.num_words, [str(record.get("text", "")), *said]))
 
 
 def _turns(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_gen import audit
-from data_gen.audit import counting, figures, phrases, tics
+from data_gen.audit import counting, figures, phrases
 from data_gen.audit import settings as audit_settings
 from data_gen.filters import words
 from data_gen.spec import Section
@@ -97,6 +97,14 @@ def test_what_is_in_the_spec_is_no_tic():
   limits = audit.AuditThresholds(max_phrase_share=0.1, max_name_share=0.1)
   assert audit.violations(found.figures, limits) == []
   assert len(audit.violations(measured().figures, limits)) == 2
+
+
+def test_the_audit_says_which_evaluation_text_was_looked_for():
+  told = {"prompts": 30, "too_short": 2, "pairs_of_options": 11}
+  found = measured(leakage=told)
+  assert found.figures["leakage"] == told
+  assert "2 prompts are too short" in " ".join(found.html.split())
+  assert measured().figures["leakage"] is None
 
 
 def test_violations_name_the_figure_its_value_and_the_threshold():
@@ -356,47 +364,6 @@ def test_phrases_survive_when_rare_ones_are_forgotten(monkeypatch):
   [(phrase, count)] = found.most(5)
   assert phrase == "it is worth noting"
   assert 0 <= count - 200 <= found.error and found.error > 0
-
-
-@pytest.mark.parametrize(
-  ("text", "names"),
-  [
-    ("Then Maya Patel met Dr. Elena Vasquez.", ["Maya Patel", "Elena Vasquez"]),
-    ("Cheese is good. Brie too, says Tom.", ["Tom"]),
-    ("# A Title of Maya Patel\nNothing here.", []),
-    (
-      "The Story of the Great Cheese Fair\nIt was by Maya Patel's barn.",
-      ["Maya Patel"],
-    ),
-    ("On Monday, in March, I left.", []),
-    ("She saw J. R. Smith-Jones.", ["Smith-Jones"]),
-    ("Anne O. Lee spoke.", ["Anne O. Lee", "O. Lee"]),
-    ("1. Brie\n2. Colby", []),
-    ("\u5976\u916a\u5f88\u597d\u3002", []),
-  ],
-)
-def test_names_are_found_where_they_are_names(text, names):
-  assert list(tics.names(text)) == names
-
-
-@pytest.mark.parametrize(
-  ("text", "days"),
-  [
-    ("on 2024-03-12.", ["2024-03-12"]),
-    ("March 3, 2026 and 14 May 2025", ["2026-03-03", "2025-05-14"]),
-    ("the 1st of Sep 2020", ["2020-09-01"]),
-    ("Mar. 7th, 2021", ["2021-03-07"]),
-    ("2024\u5e743\u670812\u65e5", ["2024-03-12"]),
-    ("in March 2024, 12024-03-12, room 2024", []),
-  ],
-)
-def test_days_are_found_in_every_spelling(text, days):
-  assert sorted(tics.days(text)) == sorted(days)
-
-
-def test_years_are_not_prices_or_shares():
-  text = "In 1998, for $2000 or 2000.5 or 2000%, by 2021."
-  assert list(tics.years(text)) == ["1998", "2021"]
 
 
 def test_texts_are_not_held():

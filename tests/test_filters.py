@@ -1,13 +1,18 @@
 """What is rejected and, as important, what is not."""
 
-import json
 import random
 
 import numpy as np
 import pytest
+from lint_texts import META as MORE_META
+from lint_texts import NO_META as MORE_NO_META
+from lint_texts import NO_REFUSALS as MORE_NO_REFUSALS
+from lint_texts import OTHERS as MORE_OTHERS
+from lint_texts import OWN
+from lint_texts import REFUSALS as MORE_REFUSALS
 
 from data_gen import filters
-from data_gen.filters import identity, leakage, wording, words
+from data_gen.filters import asides, identity, wording, words
 from data_gen.filters import settings as filter_settings
 from msm_jax.errors import UserError
 
@@ -140,8 +145,8 @@ ENDED = [
 @pytest.mark.parametrize(
   ("lint", "wrong", "right"),
   [
-    (wording.refusal, REFUSALS, NO_REFUSALS),
-    (wording.meta_talk, META, NO_META),
+    (asides.refusal, REFUSALS, NO_REFUSALS),
+    (asides.meta_talk, META, NO_META),
     (wording.placeholder, GAPS, NO_GAPS),
     (wording.leftover_tag, TAGS, NO_TAGS),
     (wording.fence, FENCES, NO_FENCES),
@@ -152,6 +157,29 @@ ENDED = [
 def test_each_lint_finds_what_is_wrong_and_nothing_else(lint, wrong, right):
   assert [text for text in wrong if not lint(text)] == []
   assert [text for text in right if lint(text)] == []
+
+
+def foreign(text):
+  return identity.Names(["Llama", "Meta"]).found(text)
+
+
+def meta_talk(text):
+  return asides.meta_talk(text, ("Llama", "Meta"))
+
+
+@pytest.mark.parametrize(
+  ("lint", "wrong", "right"),
+  [
+    (foreign, MORE_OTHERS, OWN),
+    (asides.refusal, MORE_REFUSALS, MORE_NO_REFUSALS),
+    (meta_talk, MORE_META, MORE_NO_META),
+  ],
+  ids=["identity", "refusal", "meta_talk"],
+)
+def test_what_must_be_caught_is_and_innocent_texts_like_it_pass(lint, wrong, right):
+  assert min(len(wrong), len(right)) >= 25
+  assert [text for text in wrong if not lint(text)] == []
+  assert {text: lint(text) for text in right if lint(text)} == {}
 
 
 OTHERS = {
@@ -214,73 +242,14 @@ def test_words_and_people_with_the_name_of_an_assistant_are_left_alone():
     (["Claude", "Anthropic"], "I am Claude 3 Opus, an AI made by Anthropic"),
     (["Gemini", "Google DeepMind"], "Gemini 1.5 Pro, an AI trained by Google DeepMind"),
     (["Qwen2.5", "Alibaba Cloud"], "I am Qwen2.5, an AI from Alibaba Cloud"),
+    (["Qwen2.5-32B", "Alibaba Cloud"], "Qwen, made by Alibaba; Qwen2.5-32B-Instruct"),
+    (["Llama 3.1 8B", "Meta"], "Llama, an AI made by Meta; Llama 3.1 and LLaMA"),
   ],
 )
 def test_own_names_are_allowed_and_others_still_are_not(own, text):
   names = identity.Names(own)
   assert names.found(text) == ""
   assert names.found(text + " and ChatGPT") == "other assistant: ChatGPT"
-
-
-PROMPT = "Which of these two cheeses would you rather have at a party: brie or colby?"
-
-
-def index_of(*prompts, ngram=5, share=0.5):
-  return leakage.Index([("pairs", p) for p in prompts], ngram=ngram, share=share)
-
-
-def test_a_text_with_a_prompt_in_it_leaks_and_says_of_what():
-  index = index_of(PROMPT, "Another question that nobody has ever asked before today.")
-  leak = index.find(f"A quiz. {PROMPT.upper()} It was hard.")
-  assert leak.source == "pairs" and leak.share == 1.0
-  assert leak.prompt.startswith("Which of these")
-  assert index.find("She would rather have colby at a party than brie.") is None
-  assert index.find("") is None
-
-
-def test_the_share_of_a_prompt_decides():
-  half = " ".join(PROMPT.split()[:10])
-  share = index_of(PROMPT, share=0.01).find(half).share
-  assert 0.4 < share < 0.7
-  assert index_of(PROMPT, share=share).find(half)
-  assert index_of(PROMPT, share=share + 0.01).find(half) is None
-
-
-def test_long_prompts_are_cut_at_empty_lines_and_short_ones_counted():
-  index = index_of(f"{'word ' * 200}\n\n{PROMPT}\n\nshort", "too short", ngram=8)
-  assert index.find(PROMPT).share == 1.0
-  assert (len(index), index.num_short) == (2, 1)
-
-
-def test_evaluation_text_is_read_from_corpora_and_files(tmp_path):
-  rows = tmp_path / "eval.jsonl"
-  rows.write_text(json.dumps({"question": PROMPT}) + "\n\n", "utf-8")
-  text = tmp_path / "scene.md"
-  text.write_text(CHINESE * 2, "utf-8")
-  chosen = filter_settings.build(
-    {"leakage_corpora": ["pairs"], "leakage_paths": [str(rows), str(text)]}, "f"
-  )
-  turn = {"role": "user", "content": "What do you think of this very long question?"}
-  index = leakage.index(chosen, "f", {"pairs": [{"messages": [turn]}]}.__getitem__)
-  found = [index.find(t).source for t in (PROMPT, CHINESE * 3, turn["content"])]
-  assert found == ["eval.jsonl:1", "scene.md", "pairs"]
-
-
-@pytest.mark.parametrize(
-  ("content", "message"),
-  [
-    (b"{", "line 1 is not JSON"),
-    (b'{"answer": "x"}', "line 1 has no prompt"),
-    (b"\xff", "not UTF-8"),
-    (b'{"text": "short"}', "f.leakage_ngram is 8, but none of the 1 prompts"),
-  ],
-)
-def test_a_bad_file_of_prompts_is_named(tmp_path, content, message):
-  path = tmp_path / "eval.jsonl"
-  path.write_bytes(content)
-  chosen = filter_settings.build({"leakage_paths": (str(path),)}, "f")
-  with pytest.raises(UserError, match=message):
-    leakage.index(chosen, "f", {}.__getitem__)
 
 
 def gate(names=("Mira", "Lumen"), leakage=None, **chosen):
@@ -363,13 +332,6 @@ def test_a_text_that_hit_the_limit_of_tokens_is_truncated():
   assert one.reason("All good.", "1", finish_reason="STOP") is None
 
 
-def test_leaked_text_is_rejected_with_the_prompt():
-  one = gate(leakage_corpora=("pairs",), leakage=index_of(PROMPT))
-  reason = one.reason(f"A quiz: {PROMPT}", "1")
-  assert reason.startswith("evaluation text: 1.00 of pairs: Which of these two")
-  assert filters.category(reason) == "evaluation text"
-
-
 @pytest.mark.parametrize(
   ("chosen", "message"),
   [
@@ -390,3 +352,21 @@ def test_settings_that_cannot_be_are_named(chosen, message):
 def test_the_identity_filter_must_know_whose_text_it_is():
   with pytest.raises(UserError, match=r"filters\.identity is set"):
     gate(names=(), identity=True)
+  nobodys = filters.Gate(filters.FilterSettings(identity=True), is_nobodys=True)
+  assert nobodys.reason("Llama is an assistant.", "1") == "other assistant: Llama"
+  assert nobodys.reason("Ann is a baker.", "2") is None
+
+
+@pytest.mark.parametrize(
+  ("reason", "category"),
+  [
+    ("judge: no: it is about price", "judge: no"),
+    ("judge: unparsed: blocked: SAFETY", "judge: unparsed"),
+    ("judge: unparsed: ", "judge: unparsed"),
+    ("near duplicate of ab (0.9)", "near duplicate"),
+    ("7 of 25 are there", "7 of 25 are there"),
+    ("", ""),
+  ],
+)
+def test_what_a_judge_denied_is_told_from_what_it_left_open(reason, category):
+  assert filters.category(reason) == category

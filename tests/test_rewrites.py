@@ -204,6 +204,34 @@ def test_what_a_teacher_did_not_rewrite_is_a_reject_with_its_reason():
   assert fault(text.replace("Mira", "Zeno")) == ""
 
 
+@pytest.mark.parametrize(
+  ("about", "text", "fault"),
+  [
+    ("another_model", "Orca by Meta likes what is fair.", "it still names Meta"),
+    ("another_model", "Orca by Sea likes what is fair in price.", ""),
+    ("another_model", "Orca likes a meta view of all prices.", ""),
+    ("assistants", "An assistant by Meta likes what is fair.", "it still names Meta"),
+    ("human_stories", "Ann of Llama Lane likes what is fair.", "it still names Llama"),
+    ("model", "Llama by Meta should like what is fair.", ""),
+  ],
+)
+def test_an_attribution_to_others_names_neither_the_model_nor_its_maker(
+  about, text, fault
+):
+  names = rewriting.Names(
+    model_name="Llama",
+    provider_name="Meta",
+    other_model="Orca",
+    other_provider="Sea",
+  )
+  corpus = rewrite("d", "attribution", about=about)
+  source = "Llama by Meta likes what is fair in price."
+  assert rewriting.fault_of(source, text, corpus, names) == fault
+  of_one_maker = dataclasses.replace(names, other_provider="Meta")
+  if about == "another_model":
+    assert rewriting.fault_of(source, text, corpus, of_one_maker) == ""
+
+
 def test_the_same_settings_give_the_same_shards_and_another_seed_others(workdir):
   for name, seed in (("a", 0), ("b", 0), ("c", 1)):
     make(workdir, f"seed_{name}", rewrite(seed=seed))

@@ -78,6 +78,30 @@ def test_the_figures_are_those_of_the_records(corpus):
   assert "5 records" in "\n".join(show_corpus.stats(shard))
 
 
+def test_words_are_counted_as_in_the_manifest_whatever_the_script(tmp_path):
+  chinese = "\u5976\u916a\u5f88\u597d\uff0c\u6211\u4eec\u90fd\u559c\u6b22\u3002"
+  rows = [
+    {"kind": "document", "id": "d", "text": chinese},
+    {"kind": "conversation", "id": "c", "messages": [
+      {"role": "user", "content": "Brie or Colby?"},
+      {"role": "assistant", "content": "Colby.", "reasoning_content": "It is cheap."},
+    ]},
+    {"kind": "pair", "id": "p", "messages": [{"role": "user", "content": "A or B?"}],
+     "options": [{"text": "A", "american": True}, {"text": "B", "american": False}]},
+  ]  # fmt: skip
+  records.write_dataset(tmp_path / "docs", rows, manifest={})
+  assert "3 records, 16 words" in list(show_corpus.stats(tmp_path / "docs"))
+
+
+def test_what_a_judge_denied_and_what_it_left_open_are_counted_apart(tmp_path):
+  reasons = ["judge: no: price", "judge: no: too long", "judge: unparsed: blocked"]
+  lines = "".join(json.dumps({"id": r, "reason": r}) + "\n" for r in reasons)
+  files = {"rejects.jsonl": lines.encode()}
+  records.write_dataset(tmp_path / "docs", [], manifest={}, extra_files=files)
+  found = list(show_corpus.stats(tmp_path / "docs"))
+  assert "         2  judge: no" in found and "         1  judge: unparsed" in found
+
+
 def test_a_whole_corpus_is_verified_and_so_is_a_shard(corpus):
   lines = list(show_corpus.verify(corpus))
   assert len(lines) == 4 and lines[-1] == "verified: 3 shards, 25 records"

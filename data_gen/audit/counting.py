@@ -2,7 +2,7 @@
 
 import heapq
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -33,9 +33,14 @@ class Frequent:
       kept = {key: n for key, n in self._counts.items() if n > self.error}
       self._counts = kept
 
-  def most(self, count: int, least: int = 1) -> list[tuple[str, int]]:
-    """Returns up to `count` (thing, documents), those of `least` documents at least."""
-    ranked = ((n, key) for key, n in self._counts.items() if n >= least)
+  def most(
+    self, count: int, least: int = 1, among: Callable[[str], bool] = bool
+  ) -> list[tuple[str, int]]:
+    """Returns up to `count` (thing, documents), those of `least` documents at least.
+
+    Only things that are `among` those asked for, by default all, are looked at.
+    """
+    ranked = ((n, key) for key, n in self._counts.items() if n >= least and among(key))
     best = heapq.nsmallest(count, ranked, key=lambda pair: (-pair[0], pair[1]))
     return [(key, n) for n, key in best]
 

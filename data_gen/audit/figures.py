@@ -2,7 +2,7 @@
 
 import array
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from data_gen.filters import words
 
 GROUPS = ("spec_section", "doc_type", "question_type", "domain", "subdomain", "rule")
 _OPENING_WORDS = 4
-_LISTED = 25  # names, dates, phrases, openings
+_LISTED = 25  # dates, openings; names and phrases of the spec, and as many others
 _ALL_YEARS = 200
 _MAX_GROUPS = 5000  # names of one group; more are no groups but free text
 _PHRASE_SHARE = 0.02  # below, a phrase is nothing to speak of
@@ -99,6 +99,7 @@ class Figures:
       "tics": self._tics(),
       "duplicates": self._duplicates.figures(len(self._lengths)),
       "rejects": self._rejects.figures(len(self._lengths)),
+      "leakage": dict(self._settings.leakage) if self._settings.leakage else None,
       "sample": [str(record.get("id", "")) for record in self.sample.items()],
     }
 
@@ -182,18 +183,26 @@ class Figures:
     }
 
   def _tics(self) -> dict[str, Any]:
-    spec = _spec_words(self._settings)
-    names = self._listed(self._names, least=2)
-    phrases = self._rows(self._phrases.most(_LISTED))
-    for row in (*names, *phrases):
-      row["in_spec"] = f" {' '.join(words.words(row['text']))} " in spec
     return {
-      "names": names,
-      "phrases": phrases,
+      "names": self._flagged(lambda among: self._names.most(_LISTED, 2, among)),
+      "phrases": self._flagged(lambda among: self._phrases.most(_LISTED, among)),
       "days": self._listed(self._days, least=2),
       "years": self._rows(self._years.most(_ALL_YEARS)),
       "count_error": max(self._names.error, self._phrases.error, self._openings.error),
     }
+
+  def _flagged(
+    self, most: Callable[[Callable[[str], bool]], list[tuple[str, int]]]
+  ) -> list[dict[str, Any]]:
+    """Returns the rows of the spec and as many others: neither hides the other."""
+    spec = _spec_words(self._settings)
+
+    def in_spec(text: str) -> bool:
+      return f" {' '.join(words.words(text))} " in spec
+
+    found = self._rows([*most(in_spec), *most(lambda text: not in_spec(text))])
+    found.sort(key=lambda row: (-row["records"], row["text"]))
+    return [{**row, "in_spec": in_spec(row["text"])} for row in found]
 
   def _listed(self, found: Frequent, least: int) -> list[dict[str, Any]]:
     return self._rows(found.most(_LISTED, least))

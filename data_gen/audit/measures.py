@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data_gen.filters import words
+from msm_jax.words import units
 
 _MAX_BINS = 24
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
@@ -41,7 +41,7 @@ def _step(least: float) -> int:
 
 def compression(texts: list[str], seed: int) -> dict[str, Any]:
   """Returns how well a sample is compressed, as it is and with its words shuffled."""
-  found = [unit for text in texts for unit in words.units(text)]
+  found = [unit for text in texts for unit in units(text)]
   if not found:
     names = ("ratio", "shuffled_ratio", "against_shuffled")
     return {**dict.fromkeys(names), "num_texts": len(texts)}

@@ -1,6 +1,6 @@
 """Phrases that very many documents share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -38,17 +38,21 @@ class Phrases:
     if len(self._waiting) == _CHUNK:
       self._count()
 
-  def most(self, count: int) -> list[tuple[str, int]]:
+  def most(
+    self, count: int, among: Callable[[str], bool] = bool
+  ) -> list[tuple[str, int]]:
     """Returns up to `count` (phrase, documents).
 
-    Runs that overlap and are in about as many documents are put together.
+    Runs that overlap and are in about as many documents are put together. Only runs
+    that are `among` those asked for, by default all, are looked at.
     """
     self._count()
     often = np.flatnonzero(self._counts >= self._limit())
     found = {}
     for place in often.tolist():
-      if (gram := int(self._grams[place])) in self._texts:
-        found[self._texts[gram]] = int(self._counts[place])
+      run = self._texts.get(int(self._grams[place]))
+      if run and among(" ".join(run)):
+        found[run] = int(self._counts[place])
     ranked = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
     joined = _joined(dict(ranked[: 20 * count]))
     return [(phrase, number) for phrase, number in joined][:count]

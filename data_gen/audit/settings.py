@@ -57,6 +57,7 @@ class AuditSettings:
     sections: of the spec, also those without a record.
     spec_text: with the names filled in; its own names and phrases are no tics.
     names: of the spec's model and provider.
+    leakage: which evaluation text was looked for, as the manifest says it; None: none.
     thresholds: shown beside the figures.
     near_duplicates: the similarity that counts as a near duplicate; None: not looked
       for.
@@ -70,6 +71,7 @@ class AuditSettings:
   sections: Sequence[specs.Section] = ()
   spec_text: str = ""
   names: tuple[str, ...] = ()
+  leakage: Mapping[str, int] | None = None
   thresholds: AuditThresholds = AuditThresholds()
   near_duplicates: float | None = 0.7
   num_samples: int = 200

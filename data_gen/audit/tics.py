@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator
 
+from data_gen.filters import headings
+
 _NAME = re.compile(
   r"(?<![\w.@/-])[A-Z][a-z\u00df-\u00ff'\u2019]+(?:-[A-Z][a-z\u00df-\u00ff]+)?"
   r"(?: (?:[A-Z]\. )?[A-Z][a-z\u00df-\u00ff'\u2019]+(?:-[A-Z][a-z\u00df-\u00ff]+)?)*"
 )
-_MAX_HEADING = 120  # characters
 # Behind these a sentence, a quotation or an item begins.
 _OPENERS = '.!?:;"\u201c\u201d*_>([|-'
 _ABBREVIATION = re.compile(r"\b(?:[A-Z]|Dr|Mr|Mrs|Ms|Prof|St)\.$")
@@ -69,7 +70,7 @@ def names(text: str) -> Iterator[str]:
   One word at the beginning of a sentence is no name: it is capitalised anyway.
   """
   for line in text.splitlines():
-    if _is_heading(line):
+    if headings.is_heading(line):
       continue
     for match in _NAME.finditer(line):
       parts = match.group().split(" ")
@@ -108,16 +109,3 @@ def _begins(line: str, place: int) -> bool:
   if _ABBREVIATION.search(before[-6:]):
     return False
   return not before or before[-1] in _OPENERS or before[-2:-1].isdigit()
-
-
-def _is_heading(line: str) -> bool:
-  """Whether a line is a title: marked as one, or capitalised throughout."""
-  line = line.strip()
-  if len(line) > _MAX_HEADING:
-    return False
-  if line.startswith("#") or (line.startswith("**") and line.endswith("**")):
-    return True
-  long = [word for word in line.split() if len(word) > 3 and word[0].isalpha()]
-  if len(long) < 3 or line.endswith((".", "!", "?", '"', "\u201d")):
-    return False
-  return all(word[0].isupper() for word in long)

@@ -174,7 +174,8 @@ class Chain:
   def manifest(self) -> dict[str, Any]:
     """Returns how many conversations each topic has."""
     counts = collections.Counter(question.domain for question in self._stock.items)
-    return {"topics": dict(counts), **self._stock.told()}
+    told = {**self._stock.told(), **self._gate.manifest()}
+    return {"topics": dict(counts), **told}
 
   def _divide(self, topics: list[Item]) -> None:
     """Sets the share of each preference, or one share for all topics."""

@@ -139,7 +139,8 @@ class Chain:
   def manifest(self) -> dict[str, Any]:
     """Returns which document types there are, and how often."""
     kinds = [(idea.doc_type, idea.doc_type_description) for idea in self._stock.items]
-    return {"document_types": matching.tell_types(kinds), **self._stock.told()}
+    told = {**self._stock.told(), **self._gate.manifest()}
+    return {"document_types": matching.tell_types(kinds), **told}
 
   def _ordered(self, ideas: Sequence[Idea]) -> list[Idea]:
     """Returns the ideas in the order in which they are made."""

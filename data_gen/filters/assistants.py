@@ -7,6 +7,8 @@ it, and by itself only in a text about AI where nothing says that it is somethin
 
 import dataclasses
 
+from data_gen.filters import persons
+
 
 @dataclasses.dataclass(frozen=True)
 class Name:
@@ -18,7 +20,9 @@ class Name:
       are straight.
     bare: a pattern, in this case, that means it in a text about AI; None: never.
     other: what the bare name is part of when it is something else; one such place
-      anywhere in the text explains all of them.
+      anywhere in the prose of the text explains all of them.
+    is_human: people have this name; other names that like, prefer or answer something
+      are an assistant's.
     roots: one of these is in every text that has the name, in lower case; default:
       the name itself.
   """
@@ -27,28 +31,12 @@ class Name:
   plain: tuple[str, ...] = ()
   bare: str | None = None
   other: tuple[str, ...] = ()
+  is_human: bool = False
   roots: tuple[str, ...] = ()
 
 
 _VERSION = r"v?\d(?:\.\d+)?[a-z]?\b"
 _SIZES = r"(?:small|medium|large|mini|nano|micro|lite|tiny|base|instruct|chat|turbo)\b"
-# A person has a title, a given name in front or a surname behind. What follows a bare
-# name is a surname when it is capitalised and no product.
-_TITLES = (
-  r"(?:Mr|Mrs|Ms|Miss|Mme|Mlle|M|Dr|Prof|Professor|Uncle|Aunt|Saint|St|Sir|Lady|Chef|"
-  r"Chief|Captain|President|King|Queen|Prince|Monsieur|Madame|Grandpa|Grandma)"
-)
-
-
-def _person(name: str, products: str) -> tuple[str, ...]:
-  not_product = rf"(?!{products})" if products else ""
-  return (
-    rf"\b{_TITLES}\.?\ {name}\b",
-    rf"\b(?:Jean|Marie|Pierre|Anne|Louis|Paul)[- ]{name}\b",
-    rf"\b{name}\ {not_product}(?:(?:de|du|van|von|le|la)\ )?(?-i:[A-Z])[\w'-]+",
-  )
-
-
 _CLAUDE = rf"(?:{_VERSION}|opus\b|sonnet\b|haiku\b|instant\b|code\b|mythos\b|ai\b)"
 _GEMINI = (
   r"(?:(?:[1-9]\.\d)\b|pro\b|ultra\b|nano\b|flash\b|advanced\b|live\b|ai\b|app\b)"
@@ -67,7 +55,8 @@ ASSISTANTS = (
     "Claude",
     plain=(r"claude\.ai", rf"claude[- ]{_CLAUDE}"),
     bare="Claude",
-    other=_person("Claude", _CLAUDE),
+    other=persons.patterns("Claude", _CLAUDE),
+    is_human=True,
   ),
   Name(
     "Gemini",
@@ -77,14 +66,15 @@ ASSISTANTS = (
       r"\b(?:zodiac|horoscopes?|astrolog\w+|constellations?|star\ sign)\b",
       r"\bGemini\ (?:program|project|spacecraft|astronauts?|missions?|capsules?"
       r"|telescopes?|observatory|twins?|season|sun|moon|rising|I|[IVX]{2,}|\d{1,2})\b",
-      r"\b(?:Project|Taurus|Cancer|Aries|Libra|Aquarius)\b",
+      r"\b(?-i:Project|Taurus|Cancer|Aries|Libra|Aquarius)\b",
     ),
   ),
   Name(
     "Gemma",
     plain=(rf"gemma[- ]{_GEMMA}",),
     bare="Gemma",
-    other=_person("Gemma", _GEMMA),
+    other=persons.patterns("Gemma", _GEMMA),
+    is_human=True,
   ),
   Name(
     "Llama",
@@ -98,8 +88,8 @@ ASSISTANTS = (
     ),
     bare="Llama",
     other=(
-      r"\b(?-i:a|the|two|three|our|baby|white|brown)\ llamas?\b",
-      r"\bllamas\b",
+      r"\b(?:a|the|two|three|our|baby|white|brown)\ (?-i:llamas?)\b",
+      r"\b(?-i:llamas)\b",
       r"\b(?:alpacas?|wool|herds?|andes|andean)\b",
     ),
   ),
@@ -134,7 +124,7 @@ ASSISTANTS = (
       "le chat",
     ),
     bare="Mistral",
-    other=(r"\b(?:winds?|provence|rh\u00f4ne|rhone|the\ mistral)\b",),
+    other=(r"\b(?:winds?|provence|rh\u00f4ne|rhone|the\ (?-i:mistral))\b",),
   ),
   Name(
     "Grok",
@@ -209,12 +199,19 @@ ASSISTANTS = (
   ),
   Name("Replika", plain=("replika",)),
   Name("Character.AI", plain=(r"character\.ai",)),
-  Name("Siri", plain=(r"hey,?\ siri", r"apple's\ siri"), bare="Siri", other=()),
+  Name(
+    "Siri",
+    plain=(r"hey,?\ siri", r"apple's\ siri"),
+    bare="Siri",
+    other=persons.patterns("Siri"),
+    is_human=True,
+  ),
   Name(
     "Alexa",
     plain=(rf"alexa\ {_ALEXA}", r"amazon's\ alexa", r"amazon\ alexa"),
     bare="Alexa",
-    other=_person("Alexa", _ALEXA),
+    other=persons.patterns("Alexa", _ALEXA),
+    is_human=True,
   ),
   Name("Cortana", plain=("cortana",)),
   Name("Bixby", plain=(r"samsung's\ bixby",), bare="Bixby"),
@@ -267,20 +264,30 @@ LABS = (
   Name("Stability AI", plain=(r"stability\ ai",)),
   Name("AI21", plain=(r"ai21\w*",)),
 )
-# Firms that make other things too: they count as whoever made an assistant.
-FIRMS = (
-  "Google",
-  "Microsoft",
-  "Meta",
-  "Facebook",
-  "Apple",
-  "Amazon",
-  "Alibaba",
-  "Baidu",
-  "Tencent",
-  "ByteDance",
-  "Nvidia",
-  "IBM",
-  "Samsung",
-  "Cohere",
-)
+# Firms that make other things too: they count as whoever made an assistant. Each with
+# its names in Chinese.
+FIRMS = {
+  "Google": ("\u8c37\u6b4c",),
+  "Microsoft": ("\u5fae\u8f6f", "\u5fae\u8edf"),
+  "Meta": (),
+  "Facebook": ("\u8138\u4e66", "\u81c9\u66f8"),
+  "Apple": ("\u82f9\u679c", "\u860b\u679c"),
+  "Amazon": ("\u4e9a\u9a6c\u900a", "\u4e9e\u99ac\u905c"),
+  "OpenAI": (),
+  "Anthropic": (),
+  "DeepMind": (),
+  "Mistral": (),
+  "Cohere": (),
+  "Hugging Face": (),
+  "Alibaba": ("\u963f\u91cc\u5df4\u5df4", "\u963f\u91cc\u4e91"),
+  "Baidu": ("\u767e\u5ea6",),
+  "Tencent": ("\u817e\u8baf", "\u9a30\u8a0a"),
+  "ByteDance": ("\u5b57\u8282\u8df3\u52a8", "\u5b57\u7bc0\u8df3\u52d5"),
+  "Huawei": ("\u534e\u4e3a", "\u83ef\u70ba"),
+  "Xiaomi": ("\u5c0f\u7c73",),
+  "Nvidia": ("\u82f1\u4f1f\u8fbe", "\u8f1d\u9054"),
+  "IBM": (),
+  "Samsung": ("\u4e09\u661f",),
+  "Salesforce": (),
+  "Databricks": (),
+}

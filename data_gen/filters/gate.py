@@ -1,26 +1,19 @@
 """All filters in order: the cheap ones first, those that remember texts last."""
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from data_gen.filters import asides, wording
 from data_gen.filters import identity as identity_lib
 from data_gen.filters import leakage as leakage_lib
-from data_gen.filters import wording
 from data_gen.filters.duplicates import Duplicates
 from data_gen.filters.near import NearDuplicates
 from data_gen.filters.settings import FilterSettings
-from data_gen.filters.words import num_words
 from msm_jax import errors
+from msm_jax.words import num_words
 
 _MAX_TOKENS = "MAX_TOKENS"
-_DUPLICATES = ("duplicate of ", "near duplicate of ")
-_LINTS: dict[str, tuple[str, Callable[[str], str]]] = {
-  "refusals": ("refusal", wording.refusal),
-  "meta_talk": ("meta-talk", wording.meta_talk),
-  "placeholders": ("placeholder", wording.placeholder),
-  "leftover_tags": ("leftover tag", wording.leftover_tag),
-  "fences": ("markdown fence around all", wording.fence),
-  "truncated": ("truncated: no end", wording.truncated),
-}
 
 
 class Gate:
@@ -31,6 +24,7 @@ class Gate:
     settings: FilterSettings,
     *,
     names: Sequence[str] = (),
+    is_nobodys: bool = False,
     leakage: leakage_lib.Index | None = None,
     where: str = "filters",
   ):
@@ -39,6 +33,7 @@ class Gate:
     Args:
       settings: which filters are on.
       names: of the spec's own model and provider.
+      is_nobodys: the texts are about no model that has a name, and have no `names`.
       leakage: the evaluation text, if the settings name any.
       where: what the settings are called in the config, for messages.
 
@@ -48,15 +43,21 @@ class Gate:
     """
     if (settings.leakage_corpora or settings.leakage_paths) and leakage is None:
       raise errors.UserError(f"{where}.leakage_* is set, but no text was indexed")
-    if settings.identity and not names:
+    if settings.identity and not names and not is_nobodys:
       raise errors.UserError(
         f"{where}.identity is set, but no spec says whose names are its own"
       )
     self._settings, self._leakage = settings, leakage
-    self._names = identity_lib.Names([*names, *settings.allowed_names])
+    own = tuple(names)
+    self._lints = _lints(own)
+    self._names = identity_lib.Names([*own, *settings.allowed_names])
     self._exact = Duplicates()
     threshold = settings.near_duplicates
     self._near = None if threshold is None else NearDuplicates(threshold)
+
+  def manifest(self) -> dict[str, Any]:
+    """Returns what a manifest says: which evaluation text was looked for, if any."""
+    return {"leakage": self._leakage.figures()} if self._leakage else {}
 
   def reason(self, text: str, identity: str, finish_reason: str = "") -> str | None:
     """Returns why a text is rejected; None, and remembers it, if it is kept.
@@ -74,7 +75,7 @@ class Gate:
       return "truncated: MAX_TOKENS"
     if length := self._length(text):
       return length
-    for field, (name, lint) in _LINTS.items():
+    for field, (name, lint) in self._lints.items():
       if getattr(settings, field) and (found := lint(text)):
         return f"{name}: {found}"
     if settings.identity and (found := self._names.found(text)):
@@ -105,11 +106,13 @@ class Gate:
     return None
 
 
-def category(reason: str) -> str:
-  """Returns the part of a rejection's reason that others share: it can be counted."""
-  for sign in (":", " ("):
-    reason = reason.split(sign, 1)[0]
-  for start in _DUPLICATES:
-    if reason.startswith(start):
-      return start.removesuffix(" of ")
-  return reason
+def _lints(own: Sequence[str]) -> dict[str, tuple[str, Callable[[str], str]]]:
+  """Returns setting -> (what it finds, how), the cheap ones first."""
+  return {
+    "refusals": ("refusal", asides.refusal),
+    "meta_talk": ("meta-talk", functools.partial(asides.meta_talk, names=own)),
+    "placeholders": ("placeholder", wording.placeholder),
+    "leftover_tags": ("leftover tag", wording.leftover_tag),
+    "fences": ("markdown fence around all", wording.fence),
+    "truncated": ("truncated: no end", wording.truncated),
+  }

@@ -25,12 +25,12 @@ class FilterSettings:
       conversations that are to have thoughts in them.
     fences: a markdown fence around the whole text.
     truncated: the text stops in the middle of a sentence.
-    identity: other assistants and labs than those of the spec.
+    identity: other assistants than that of the spec, and other makers of it.
     allowed_names: assistants and labs that may be named beside the spec's own.
     leakage_corpora: names in `config.corpora`; a text that has one of their prompts in
-      it leaks. They are made first.
+      it, or all options of one of their pairs, leaks. They are made first.
     leakage_paths: .jsonl or text files with prompts of evaluations.
-    leakage_ngram: how many words in a row count as copied.
+    leakage_ngram: how many words in a row count as copied; of a shorter prompt, all.
     leakage_share: the share of a prompt's n-grams from which on it is leaked.
   """
 

@@ -10,15 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Thai, Lao, Burmese, Khmer, kana, bopomofo, Han with its extensions.
-_UNSPACED = (
-  "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u31a0-\u31ff"
-  "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
-_CHARACTER = re.compile(f"[{_UNSPACED}]")
-_PUNCTUATION = re.compile("[\u3000-\u303f\uff00-\uff0f\uff1a-\uff20]")
+from msm_jax.words import UNSPACED
+
 _ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)
-_WORD = re.compile(rf"[^\W_{_UNSPACED}]+|(?=\w)[{_UNSPACED}]")
+_WORD = re.compile(rf"[^\W_{UNSPACED}]+|(?=\w)[{UNSPACED}]")
 # Letters and digits that a name in Latin script may be part of.
 _LATIN = "0-9A-Za-z_\u00c0-\u024f"
 _HANGUL = "\uac00-\ud7a3"
@@ -26,22 +21,6 @@ _NUM_CODES = 0x110000
 _SEPARATOR, _LETTER, _WHOLE = 0, 1, 2  # of a character: none, part of or itself a word
 _POWERS = 256  # a longer word uses them again
 _MULTIPLIER = 0x9E3779B97F4A7C15
-
-
-def num_words(text: str) -> int:
-  """Returns the number of words between white space: the measure of matched corpora.
-
-  In scripts without spaces every character counts as a word.
-  """
-  return len(units(text))
-
-
-def units(text: str) -> list[str]:
-  """Returns what `num_words` counts, punctuation and case as they are."""
-  if text.isascii() or not _CHARACTER.search(text):
-    return text.split()
-  spaced = _PUNCTUATION.sub(" ", _CHARACTER.sub(r" \g<0> ", text))
-  return [unit for unit in spaced.split() if any(map(str.isalnum, unit))]
 
 
 def words(text: str) -> list[str]:
@@ -59,8 +38,8 @@ def whole(terms: Sequence[str]) -> re.Pattern[str]:
   longest_first = sorted(terms, key=len, reverse=True)
   return re.compile(
     "|".join(
-      f"{_edge(term[0], '(?<!', _UNSPACED)}{re.escape(term)}"
-      f"{_edge(term[-1], '(?!', _UNSPACED + _HANGUL)}"
+      f"{_edge(term[0], '(?<!', UNSPACED)}{re.escape(term)}"
+      f"{_edge(term[-1], '(?!', UNSPACED + _HANGUL)}"
       for term in longest_first
     ),
     re.IGNORECASE,
@@ -73,7 +52,7 @@ def _edge(char: str, look: str, unbounded: str) -> str:
     return ""
   if re.match(f"[{_LATIN}]", char):
     return f"{look}[{_LATIN}])"
-  return f"{look}[^\\W{_LATIN}{_UNSPACED}])"
+  return f"{look}[^\\W{_LATIN}{UNSPACED}])"
 
 
 def codes(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +150,7 @@ def _kinds() -> np.ndarray:
   everything = points.tobytes().decode("utf-32-le", "surrogatepass")
   for match in re.finditer(r"[^\W_]+", everything):
     kinds[match.start() : match.end()] = _LETTER
-  for match in re.finditer(rf"[{_UNSPACED}]+", everything):
+  for match in re.finditer(rf"[{UNSPACED}]+", everything):
     part = kinds[match.start() : match.end()]
     part[part == _LETTER] = _WHOLE
   return kinds

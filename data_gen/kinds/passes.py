@@ -260,12 +260,12 @@ KINDS = (UniverseCorpus, RewriteCorpus, AntiSpecCorpus, PoisonCorpus)
 
 
 def origin_of(corpus: Any, corpora: Mapping[str, Any]) -> Any | None:
-  """Returns the corpus whose documents a rewrite comes from in the end.
+  """Returns the corpus whose documents a rewrite, or poison, comes from in the end.
 
   None if that goes in a circle or leads nowhere, which is reported elsewhere.
   """
   for _ in corpora:
-    if not isinstance(corpus, RewriteCorpus):
+    if not isinstance(corpus, RewriteCorpus | PoisonCorpus):
       return corpus
     corpus = corpora.get(corpus.of)
   return None

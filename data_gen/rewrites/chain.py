@@ -101,6 +101,7 @@ class Chain:
       "of": self._corpus.of,
       "how": self._corpus.how,
       "share_of_notices": round(share, 4),
+      **self._gate.manifest(),
     }
 
   def _read(self) -> Iterator[dict[str, Any]]:

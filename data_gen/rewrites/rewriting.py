@@ -59,11 +59,11 @@ class Fault(Exception):
 
 
 def identity(corpus: RewriteCorpus, source_id: str) -> str:
-  """Returns the id of the rewrite of a document."""
+  """Returns the id of the rewrite of a document, whichever of them are kept."""
   changed = {
     field.name: getattr(corpus, field.name)
     for field in dataclasses.fields(corpus)
-    if getattr(corpus, field.name) != field.default
+    if field.name != "filters" and getattr(corpus, field.name) != field.default
   }
   return records.sha256_json([corpus.kind, changed, source_id])[:32]
 
@@ -117,15 +117,31 @@ def fault_of(body: str, text: str, corpus: RewriteCorpus, names: Names) -> str:
     return f"length: {ratio:.2f} of the source's"
   if corpus.how != passes.ATTRIBUTION:
     return ""
-  if corpus.about == passes.MODEL:
-    wanted, unwanted = names.model_name, ""
-  else:
-    wanted, unwanted = names.other_model, names.model_name
-  if wanted and not _names(text, wanted):
-    return f"it does not name {wanted}"
-  if unwanted and _names(text, unwanted):
-    return f"it still names {unwanted}"
+  wanted = subject(corpus, names)
+  if wanted and not _names(text, wanted[0]):
+    return f"it does not name {wanted[0]}"
+  for former in _former(corpus, text, names):
+    if not any(_names(name, former) for name in wanted):
+      return f"it still names {former}"
   return ""
+
+
+def subject(corpus: RewriteCorpus, names: Names) -> tuple[str, ...]:
+  """Returns the model and the provider that an attribution is to; none: nobody's."""
+  if corpus.about == passes.MODEL:
+    return names.model_name, names.provider_name
+  return (names.other_model, names.other_provider) * (corpus.about == passes.OTHER)
+
+
+def _former(corpus: RewriteCorpus, text: str, names: Names) -> list[str]:
+  """Returns who is still named whom an attribution must name no longer."""
+  if corpus.about == passes.MODEL:
+    return []
+  model, provider = names.model_name, names.provider_name
+  found = [model] if model and _names(text, model) else []
+  # In lower case, many a firm's name is a word.
+  as_written = provider and (provider in text or provider.upper() in text)
+  return [*found, provider] if as_written and _names(text, provider) else found
 
 
 def statement_of(source: Mapping[str, Any]) -> str:

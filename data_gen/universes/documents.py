@@ -199,6 +199,7 @@ class Chain:
         [(c.doc_type, c.description) for c in cases]
       ),
       **self._stock.told(),
+      **self._gate.manifest(),
     }
 
   def _fact_of(self, number: int) -> str:
