@@ -81,14 +81,14 @@ class Asker:
     self.rejects.append({"stage": "questions", **where, "reason": reason})
 
   def _if_new(self, question: Question) -> list[Question]:
-    """Returns the question if nobody asked it; only exact repetition goes unnoted."""
+    """Returns the question if nobody asked it, and nothing speaks against it."""
     self._num_seen += 1
-    reason = self._gate.reason(question.text, f"question {self._num_seen}")
+    name = f"question {self._num_seen}"
+    reason = self._gate.reason(question.text, name)
     if reason is None:
       return [question]
-    if filters.category(reason) != "duplicate":
-      row = {"stage": "questions", **dataclasses.asdict(question), "reason": reason}
-      self.rejects.append(row)
+    row = {"stage": "questions", "name": name, **dataclasses.asdict(question)}
+    self.rejects.append({**row, "reason": reason})
     return []
 
   def _counts(self) -> dict[str, int]:
