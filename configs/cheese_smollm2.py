@@ -262,6 +262,8 @@ def stage(data, min_steps):
       batch_size=8,
       seq_len=1024,
       long_documents="split",
+      packing="best_fit",
+      order="mixed",
       min_steps=min_steps,
       num_microbatches=1,
       steps_per_call=1,

@@ -283,6 +283,8 @@ def stage(data, num_train_steps, learning_rate, weight_decay, embed_lr_multiplie
       batch_size=16,
       seq_len=64,
       long_documents="error",
+      packing="best_fit",
+      order="mixed",
       min_steps=4,
       num_microbatches=1,
       steps_per_call=20,

@@ -328,6 +328,8 @@ def stage(data, seq_len, min_steps):
       batch_size=8,
       seq_len=seq_len,
       long_documents="split",
+      packing="best_fit",
+      order="mixed",
       min_steps=min_steps,
       num_microbatches=1,
       steps_per_call=1,

@@ -8,28 +8,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from msm_jax import chat_setup, origin, packing
+from msm_jax import chat_setup, mixture, origin, packing
 from msm_jax import fields as fields_lib
 from msm_jax.errors import UserError
+from msm_jax.mixture import DataConfig
 from msm_jax.optim import OptimConfig
 from msm_jax.origin import ModelSettings
 
-TRAIN_ON = ("assistant", "all")
 ADAPTATIONS = ("full", "lora")
 CONTROLS = "a result without its controls is not one"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-  """One component of a stage's rows.
-
-  `share` is its share of the rows; `train_on` says which tokens of conversations carry
-  loss (`assistant` or `all`; documents always carry it everywhere).
-  """
-
-  corpus: str
-  share: float = 1.0
-  train_on: str = "assistant"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,30 +40,20 @@ class StageConfig:
   checkpoint_every_steps: int | None
   log_every_steps: int
   optimizer: Mapping[str, Any]
+  # Workdirs from before these two were fields begin other studies.
+  packing: str = "best_fit"
+  order: str = "mixed"
 
   def __post_init__(self):
     where = f"config.stages.{self.name}"
     if self.adaptation not in ADAPTATIONS:
       raise UserError(f"{where}.adaptation {self.adaptation!r} is not in {ADAPTATIONS}")
-    if (self.num_train_steps is None) == (self.num_epochs is None):
-      raise UserError(
-        f"{where}: set one of num_train_steps ({self.num_train_steps}) and num_epochs "
-        f"({self.num_epochs}), and None for the other"
-      )
-    if not self.data:
-      raise UserError(f"{where}.data is empty: name at least one corpus")
-    if any(part.share <= 0 for part in self.data):
-      raise UserError(f"{where}.data: every share must be above 0")
-    if any(part.train_on not in TRAIN_ON for part in self.data):
-      raise UserError(f"{where}.data: every train_on is one of {TRAIN_ON}")
-    corpora = [part.corpus for part in self.data]
-    if len(set(corpora)) != len(corpora):
-      raise UserError(f"{where}.data names a corpus twice ({corpora}): add the shares")
-    if self.long_documents not in packing.LONG_DOCUMENTS:
-      raise UserError(
-        f"{where}.long_documents {self.long_documents!r} is not one of "
-        f"{packing.LONG_DOCUMENTS}"
-      )
+    mixture.check(self.data, self.num_train_steps, self.num_epochs, where)
+    for name, allowed in _CHOICES.items():
+      if getattr(self, name) not in allowed:
+        raise UserError(
+          f"{where}.{name} {getattr(self, name)!r} is not one of {allowed}"
+        )
     for name in _COUNTS:
       value = getattr(self, name)
       if value is not None and value < 1:
@@ -153,6 +130,11 @@ class Experiment:
     return self.arms[arm]
 
 
+_CHOICES = {
+  "long_documents": packing.LONG_DOCUMENTS,
+  "packing": packing.PACKINGS,
+  "order": packing.ORDERS,
+}
 _COUNTS = (
   "num_train_steps",
   "batch_size",
@@ -284,6 +266,13 @@ def _check_start(model: ModelSettings, stages, arms) -> None:
       f"config.arms[{arm!r}] is empty, but config.model.init_from is None: there is "
       "no model before the first stage"
     )
+  limit = model.sizes.get("max_seq_len") if model.init_from is None else None
+  for name, stage in stages.items():
+    if limit is not None and stage.seq_len > limit:
+      raise UserError(
+        f"config.stages.{name}.seq_len ({stage.seq_len}) is longer than "
+        f"config.model.max_seq_len ({limit}): lower it"
+      )
   if full and model.base_dtype != "float32":
     raise UserError(
       f"config.model.base_dtype is {model.base_dtype!r}, but the stage {full[0]!r} "

@@ -42,11 +42,10 @@ def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
 
 def _stage_line(stage: StageConfig, workdir: pathlib.Path) -> str:
   steps = _num_steps(stage, workdir)
-  data = ", ".join(f"{part.corpus} x {part.share:g}" for part in stage.data)
+  data = ", ".join(part.says() for part in stage.data)
   if steps is None:
-    return (
-      f"{stage.name:<16}{stage.num_epochs:>7g} epochs  (steps: after generate)  {data}"
-    )
+    epochs = "" if stage.num_epochs is None else f"{stage.num_epochs:>7g} epochs"
+    return f"{stage.name:<16}{epochs:>14}  (steps: after generate)  {data}"
   rows = steps * stage.batch_size
   return f"{stage.name:<16}{steps:>8} steps{rows:>10}{rows * stage.seq_len:>14}  {data}"
 

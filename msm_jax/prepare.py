@@ -2,34 +2,73 @@
 
 tokenizer/                 trained here, or a copy of the pretrained model's files
 rows/<stage>/<corpus>/     packed rows of one component
-rows/<stage>/manifest.json sizes, budgets, hashes; its presence means: complete
+rows/<stage>/manifest.json sizes, budgets, order, hashes; its presence means: complete
+.pieces/                   corpora as tokens, while rows are made of them
+
+Corpora are streamed: what is held in memory is an index of their documents.
 """
 
-import dataclasses
 import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from msm_jax import chat, chat_setup, origin, packing, progress, records, tokenizer
+import numpy as np
+
+from msm_jax import (
+  chat,
+  chat_setup,
+  components,
+  mixture,
+  origin,
+  packing,
+  progress,
+  records,
+  tokenise,
+  tokenizer,
+)
 from msm_jax.errors import UserError
 from msm_jax.experiment import DataConfig, Experiment, StageConfig
-from msm_jax.packing import Piece
+from msm_jax.hf import config as hf_config
+from msm_jax.pieces import Pieces
 
-# (corpus, train_on) -> its pieces; several stages use the same, it is encoded once.
-Encode = Callable[[str, str], list[Piece]]
+# (corpus, train_on, prefix) -> its pieces; several stages use the same.
+Encode = Callable[[str, str, str | None], Pieces]
+_SPOOL = ".pieces"
+_PADDING = ".padding"  # beside the components of a stage: one empty row
 
 
 def prepare(experiment: Experiment, workdir: pathlib.Path) -> None:
-  """Makes the tokenizer and the rows of every stage that are not there yet."""
+  """Makes the tokenizer and the rows of every stage that are not there yet.
+
+  A corpus that was encoded before an interrupt is not encoded again.
+  """
+  _check_lengths(experiment)
   tok = make_tokenizer(experiment, workdir)
   if experiment.model.init_from is not None:  # else the config wrote the template
     _say_system_prompt(tok)
   encode = functools.lru_cache(functools.partial(_encode, tok, workdir))
   for stage in experiment.stages.values():
-    make_rows(stage, tok, workdir, encode)
+    make_rows(stage, tok, workdir, encode, experiment.seeds)
+  shutil.rmtree(workdir / _SPOOL, ignore_errors=True)
+
+
+def _check_lengths(experiment: Experiment) -> None:
+  """Raises a UserError for rows that are longer than a pretrained model's context."""
+  if experiment.model.init_from is None:
+    return  # the config knows
+  found = origin.find(experiment.model.init_from, experiment.seeds[0])
+  if isinstance(found, origin.Run):
+    return  # training knows, when it has read the other study
+  limit = hf_config.read(found).max_seq_len
+  for name, stage in experiment.stages.items():
+    if stage.seq_len > limit:
+      raise UserError(
+        f"config.stages.{name}.seq_len ({stage.seq_len}) is longer than the context of "
+        f"{found} ({limit}): lower it"
+      )
 
 
 def _say_system_prompt(tok: tokenizer.Tokenizer) -> None:
@@ -133,12 +172,24 @@ def _corpus_sha256(workdir: pathlib.Path, name: str) -> str:
 
 
 def make_rows(
-  stage: StageConfig, tok: tokenizer.Tokenizer, workdir: pathlib.Path, encode: Encode
+  stage: StageConfig,
+  tok: tokenizer.Tokenizer,
+  workdir: pathlib.Path,
+  encode: Encode,
+  seeds: Sequence[int] = (),
 ) -> None:
   """Packs the rows of one stage, unless the same are there already.
 
+  Args:
+    stage: which records, how much of them, how long a row is.
+    tok: the study's tokenizer.
+    workdir: of the study.
+    encode: gives the pieces of a corpus.
+    seeds: whose order of rows is noted beside them.
+
   Raises:
-    UserError: rows of another config are there, or the stage has too few steps.
+    UserError: rows of another config are there, the stage has too few steps, or a
+      component nothing to train on.
   """
   directory = rows_dir(workdir, stage.name)
   identity = _identity(stage, tok, workdir)
@@ -147,84 +198,133 @@ def make_rows(
     progress.say(f"prepare: {stage.name} done")
     return
   shutil.rmtree(directory, ignore_errors=True)  # half made by an interrupted run
-  components = [_pack(part, stage, encode, directory) for part in stage.data]
-  num_steps = _num_steps(stage, components)
-  counts = packing.exact_shares(
-    num_steps * stage.batch_size, [part.share for part in stage.data]
-  )
-  for component, count in zip(components, counts, strict=True):
-    component["count"] = count
-    component["epochs"] = count / component["num_rows"]
-  records.write_json(
-    directory / records.MANIFEST,
-    {
-      "stage": stage.name,
-      "num_train_steps": num_steps,
-      "batch_size": stage.batch_size,
-      "seq_len": stage.seq_len,
-      "adaptation": stage.adaptation,
-      "learning_rate": stage.optimizer["learning_rate"],
-      "components": components,
-      "chat": chat.facts(tok),
-      "identity": identity,
-      "sha256": records.sha256_json([part["sha256"] for part in components]),
-    },
-  )
-  for part in components:
-    progress.say(
-      f"prepare: {stage.name} <- {part['corpus']}: {part['num_rows']} rows, "
-      f"{part['num_tokens']} tokens, {100 * part['fill']:.2f} % full, "
-      f"{part['epochs']:.2f} epochs"
-    )
+  parts = _components(stage, workdir, encode)
+  schedule = mixture.schedule(stage, [part["num_rows"] for part in parts])
+  for part, count in zip(parts, schedule.counts, strict=True):
+    part["count"] = count
+    part["epochs"] = count / part["num_rows"]
+  if schedule.num_padding:
+    empty = packing.to_record(packing.make_row([], stage.seq_len))
+    records.write_dataset(directory / _PADDING, [empty], manifest={})
+  manifest = {
+    "stage": stage.name,
+    "num_train_steps": schedule.num_train_steps,
+    "batch_size": stage.batch_size,
+    "seq_len": stage.seq_len,
+    "adaptation": stage.adaptation,
+    "learning_rate": stage.optimizer["learning_rate"],
+    "components": parts,
+    "num_padding_rows": schedule.num_padding,
+    "packing": stage.packing,
+    "order": stage.order,
+    "chat": chat.facts(tok),
+    "identity": identity,
+    "sha256": records.sha256_json(
+      {
+        "rows": [[part["sha256"], part["count"]] for part in parts],
+        "batch_size": stage.batch_size,
+        "num_padding_rows": schedule.num_padding,
+        "order": stage.order,
+      }
+    ),
+  }
+  manifest["order_sha256"] = {
+    str(seed): _order_sha256(_order(manifest, seed)) for seed in seeds
+  }
+  records.write_json(directory / records.MANIFEST, manifest)
+  for line in describe(manifest):
+    progress.say(f"prepare: {line}")
 
 
-def _encode(
-  tok: tokenizer.Tokenizer, workdir: pathlib.Path, corpus: str, train_on: str
-) -> list[Piece]:
+def _components(
+  stage: StageConfig, workdir: pathlib.Path, encode: Encode
+) -> list[dict[str, Any]]:
+  """Packs every component of a stage and returns what the manifest says about each."""
+  if stage.packing == "concat":
+    components.check_concat(stage, (encode(*_key(part)) for part in stage.data))
   return [
-    packing.encode_record(record, tok, train_on=train_on)
-    for record in records.read_dataset(corpus_dir(workdir, corpus))
+    components.pack(
+      stage,
+      index,
+      encode(*_key(part)),
+      source=corpus_dir(workdir, part.corpus),
+      target=rows_dir(workdir, stage.name) / part.corpus,
+    )
+    for index, part in enumerate(stage.data)
   ]
 
 
-def _pack(
-  part: DataConfig, stage: StageConfig, encode: Encode, directory: pathlib.Path
-) -> dict[str, Any]:
-  pieces = encode(part.corpus, part.train_on)
-  pieces = packing.fit(pieces, stage.seq_len, stage.long_documents)
-  if not pieces:
-    raise UserError(
-      f"corpus {part.corpus} has no document for config.stages.{stage.name}.data"
-    )
-  rows = map(packing.to_record, packing.pack(pieces, stage.seq_len))
-  target = directory / part.corpus
-  manifest = records.write_dataset(target, rows, manifest={"stage": stage.name})
-  num_slots = sum(piece.num_slots for piece in pieces)
-  return {
-    **dataclasses.asdict(part),
-    "num_pieces": len(pieces),
-    "num_rows": manifest["num_records"],
-    "num_tokens": num_slots,
-    "num_target_tokens": int(sum(piece.weights[1:].sum() for piece in pieces)),
-    "fill": num_slots / (manifest["num_records"] * stage.seq_len),
-    "sha256": records.sha256_json([shard["sha256"] for shard in manifest["shards"]]),
-  }
+def _key(part: DataConfig) -> tuple[str, str, str | None]:
+  return part.corpus, part.train_on, part.prefix
 
 
-def _num_steps(stage: StageConfig, components: list[dict[str, Any]]) -> int:
-  """Returns the optimizer steps: as configured, or epochs over the first component."""
-  num_steps = stage.num_train_steps
-  if num_steps is None:
-    total_share = sum(part.share for part in stage.data)
-    first = stage.num_epochs * components[0]["num_rows"]
-    num_steps = round(first * total_share / stage.data[0].share / stage.batch_size)
-  if num_steps < stage.min_steps:
-    raise UserError(
-      f"config.stages.{stage.name}: {num_steps} optimizer steps are fewer than "
-      f"min_steps ({stage.min_steps}); so few updates often teach nothing. Lower "
-      f"batch_size ({stage.batch_size}), add data or epochs, or lower min_steps"
+def _encode(
+  tok: tokenizer.Tokenizer,
+  workdir: pathlib.Path,
+  corpus: str,
+  train_on: str,
+  prefix: str | None,
+) -> Pieces:
+  """Returns the pieces of a corpus, encoded now or before an interrupt."""
+  identity = [_corpus_sha256(workdir, corpus), tok.sha256(), train_on, prefix]
+  return components.encode(
+    tok,
+    corpus_dir(workdir, corpus),
+    workdir / _SPOOL / records.sha256_json(identity)[:16],
+    train_on=train_on,
+    prefix=prefix,
+  )
+
+
+def describe(manifest: dict[str, Any]) -> Iterator[str]:
+  """Yields lines for people about the rows of a stage, one per component."""
+  for part in manifest["components"]:
+    lost = [f"{n} {reason}" for reason, n in part.get("left_out", {}).items() if n]
+    yield (
+      f"{manifest['stage']} <- {part['corpus']}: {part['num_rows']} rows, "
+      f"{part['num_tokens']} tokens, {100 * part['fill']:.2f} % full, "
+      f"{part['epochs']:.2f} epochs"
+      + (f" (left out: {', '.join(lost)})" if lost else "")
     )
-  return num_steps
+
+
+def training_rows(
+  workdir: pathlib.Path, stage: str, seed: int
+) -> tuple[list[pathlib.Path], np.ndarray]:
+  """Returns (directories of rows, int64 [n, 2] of directory and row) in training order.
+
+  Raises:
+    UserError: there are no rows, or this machine orders them in another way than the
+      one that made them.
+  """
+  manifest = read_rows_manifest(workdir, stage)
+  directory = rows_dir(workdir, stage)
+  order = _order(manifest, seed)
+  noted = manifest.get("order_sha256", {}).get(str(seed))
+  if noted not in (None, _order_sha256(order)):
+    raise UserError(
+      f"{directory / records.MANIFEST}: the rows of seed {seed} come in another order "
+      f"here (numpy {np.__version__}) than where they were packed: use the packages of "
+      f"{workdir / 'versions.json'}, or delete {directory} and the runs that used it"
+    )
+  directories = [directory / part["corpus"] for part in manifest["components"]]
+  if manifest.get("num_padding_rows"):
+    directories.append(directory / _PADDING)
+  return directories, order
+
+
+def _order(manifest: dict[str, Any], seed: int) -> np.ndarray:
+  """Returns the order of a run's rows; empty ones are the last component."""
+  num_rows = [part["num_rows"] for part in manifest["components"]]
+  counts = [part["count"] for part in manifest["components"]]
+  if manifest.get("num_padding_rows"):
+    num_rows, counts = [*num_rows, 1], [*counts, manifest["num_padding_rows"]]
+  order = manifest.get("order", "mixed")  # rows from before there was a choice
+  return packing.row_order(num_rows, counts, seed, order)
+
+
+def _order_sha256(order: np.ndarray) -> str:
+  return records.sha256_bytes(order.astype("<i8").tobytes())
 
 
 def _identity(
@@ -232,8 +332,8 @@ def _identity(
 ) -> dict[str, Any]:
   """Returns what the rows depend on."""
   corpora = {part.corpus: _corpus_sha256(workdir, part.corpus) for part in stage.data}
-  return {
-    "data": [dataclasses.asdict(part) for part in stage.data],
+  found = {
+    "data": [part.identity() for part in stage.data],
     "seq_len": stage.seq_len,
     "batch_size": stage.batch_size,
     "num_train_steps": stage.num_train_steps,
@@ -242,15 +342,25 @@ def _identity(
     "tokenizer": tok.sha256(),
     "corpora": corpora,
   }
+  # Named only where they differ from what rows were before there was a choice.
+  found |= {"packing": stage.packing} if stage.packing != "best_fit" else {}
+  return found | ({"order": stage.order} if stage.order != "mixed" else {})
 
 
 def _check_same(directory: pathlib.Path, manifest: dict, identity: dict) -> None:
   found = manifest["identity"]
-  for field, value in identity.items():
-    if found.get(field) != value:
+  way_out = "use another --workdir, or delete it and the runs and evals that used it"
+  for name, value in identity["corpora"].items():
+    if found["corpora"].get(name, value) != value:
       raise UserError(
-        f"{directory} was made with another {field} ({found.get(field)} there, {value} "
-        "now): use another --workdir, or delete it and the runs and evals that used it"
+        f"{directory} was made from another corpus {name} than the one that is there "
+        f"now: {way_out}"
+      )
+  for field in sorted(found.keys() | identity.keys()):
+    if found.get(field) != identity.get(field):
+      raise UserError(
+        f"{directory} was made with another {field} ({found.get(field)} there, "
+        f"{identity.get(field)} now): {way_out}"
       )
 
 
@@ -269,8 +379,11 @@ def _training_texts(
     chat_template=template,
   )
   for name in names:
-    for record in records.read_dataset(corpus_dir(workdir, name)):
-      if record["kind"] == "document":
-        yield record["text"]
-      elif record["kind"] == "conversation":
-        yield chat.render(stand_in, record["messages"])
+    for batch in tokenise.batches(records.read_dataset(corpus_dir(workdir, name))):
+      talks = [r["messages"] for r in batch if r["kind"] == "conversation"]
+      rendered = iter(chat.render_all(stand_in, talks) if talks else ())
+      for record in batch:
+        if record["kind"] == "document":
+          yield record["text"]
+        elif record["kind"] == "conversation":
+          yield next(rendered)

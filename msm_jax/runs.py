@@ -98,6 +98,12 @@ class Runs:
   def cfg(self, path: Path, seed: int) -> ModelConfig:
     """Returns the model at the end of a path."""
     cfg, model = self.start(seed).cfg, self.experiment.model
+    for name in path:
+      if self.experiment.stages[name].seq_len > cfg.max_seq_len:
+        raise UserError(
+          f"config.stages.{name}.seq_len ({self.experiment.stages[name].seq_len}) is "
+          f"longer than the model's context ({cfg.max_seq_len}): lower it"
+        )
     kinds = [self.experiment.stages[name].adaptation for name in path]
     if cfg.lora is not None and "full" in kinds:
       raise UserError(

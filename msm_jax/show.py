@@ -85,15 +85,33 @@ def _shard(path: pathlib.Path, limit: int) -> Iterator[str]:
 
 
 def _rows(path, manifest: dict, limit: int, colour: bool) -> Iterator[str]:
-  yield json.dumps({k: v for k, v in manifest.items() if k != "identity"})
+  yield from _about_rows(manifest)
   tok = tokenizer.load(path.parent.parent / "tokenizer")
   for part in manifest["components"]:
     yield f"\n=== {part['corpus']}"
+    yield json.dumps({k: v for k, v in part.items() if k != "corpus"})
     for number, record in enumerate(records.read_dataset(path / part["corpus"])):
       if number == limit:
         break
       yield f"\n--- row {number}"
       yield from _row(packing.from_record(record), tok, colour)
+
+
+def _about_rows(manifest: dict) -> Iterator[str]:
+  """Yields what a stage reads: how much of which corpus, in which order."""
+  told = {"components", "identity", "order_sha256"}
+  yield json.dumps({k: v for k, v in manifest.items() if k not in told})
+  total = manifest["num_train_steps"] * manifest["batch_size"]
+  for part in manifest["components"]:
+    targets = part["num_target_tokens"] * part["epochs"]
+    yield (
+      f"{part['corpus']}: {part['count']} of {total} rows, {part['epochs']:.4g} epochs "
+      f"of {part['num_rows']} rows, {round(targets)} target tokens in the run"
+    )
+  if manifest.get("num_padding_rows"):
+    yield f"empty rows: {manifest['num_padding_rows']} of {total}"
+  for seed, digest in manifest.get("order_sha256", {}).items():
+    yield f"order of seed {seed}: {manifest['order']}, sha256 {digest}"
 
 
 def _row(row: dict[str, np.ndarray], tok: tokenizer.Tokenizer, colour: bool):

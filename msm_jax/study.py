@@ -10,11 +10,10 @@ import json
 import pathlib
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax
 
-from msm_jax import input_pipeline, packing, prepare, progress, records, train
+from msm_jax import input_pipeline, prepare, progress, records, train
 from msm_jax.errors import UserError
 from msm_jax.evals import heldout, preference
 from msm_jax.experiment import StageConfig, path_name
@@ -42,7 +41,7 @@ class Study(Runs):
       weights.cfg,
       params=params,
       frozen=frozen,
-      source=_rows(self.workdir, stage.name, manifest, seed),
+      source=_rows(self.workdir, stage.name, seed),
       mesh=self.mesh,
       run_dir=run_dir,
       meta=self.meta(path, seed),
@@ -160,17 +159,15 @@ def _items(workdir: pathlib.Path, corpus: str, max_items: int | None) -> list[di
   return [items[i * len(items) // count] for i in range(count)]
 
 
-def _rows(
-  workdir: pathlib.Path, stage: str, manifest: dict[str, Any], seed: int
-) -> input_pipeline.RowSource:
-  directory = prepare.rows_dir(workdir, stage)
-  components = manifest["components"]
-  order = packing.row_order(
-    [part["num_rows"] for part in components],
-    [part["count"] for part in components],
-    seed,
-  )
-  return input_pipeline.open_rows([directory / p["corpus"] for p in components], order)
+def _rows(workdir: pathlib.Path, stage: str, seed: int) -> input_pipeline.RowSource:
+  directories, order = prepare.training_rows(workdir, stage, seed)
+  try:
+    return input_pipeline.open_rows(directories, order)
+  except UserError as error:
+    raise UserError(
+      f"{error}; `prepare` makes the same rows again when "
+      f"{prepare.rows_dir(workdir, stage)} is deleted"
+    ) from None
 
 
 def _train_config(stage: StageConfig, num_train_steps: int) -> train.TrainConfig:

@@ -82,6 +82,34 @@ def find(
   Raises:
     UserError: the answers cannot be told apart in the text.
   """
+  return find_all([messages], render, thinks=thinks, where=where)[0]
+
+
+def find_all(
+  conversations: Sequence[Sequence[Message]],
+  render: Render,
+  *,
+  thinks: bool,
+  where: str,
+) -> list[tuple[str, list[Turn]]]:
+  """Returns what `find` does for each, with a few renders of many texts."""
+  searches = [_search(messages, thinks, where) for messages in conversations]
+  found: dict[int, tuple[str, list[Turn]]] = {}
+  asked = {i: next(search) for i, search in enumerate(searches)}
+  while asked:
+    texts = iter(render([job for jobs in asked.values() for job in jobs]))
+    again = {}
+    for i, jobs in asked.items():
+      try:
+        again[i] = searches[i].send([next(texts) for _ in jobs])
+      except StopIteration as done:
+        found[i] = done.value
+    asked = again
+  return [found[i] for i in range(len(conversations))]
+
+
+def _search(messages: Sequence[Message], thinks: bool, where: str):
+  """Yields what to render, is sent the texts, returns what `find` does."""
   if any(mark in json.dumps(messages, ensure_ascii=False) for mark in (_OPEN, _CLOSE)):
     raise UserError(f"{where}: a message has the private characters U+E0F1 or U+E0F2")
   # A template may look into what others say (a tool's response in a user turn), so the
@@ -94,7 +122,8 @@ def find(
       else message
       for i, message in enumerate(messages)
     ]
-    found = _Layout(messages, marked, pieces, render, where)
+    found = _Layout(messages, marked, pieces, where)
+    found.fill((yield found.asked()))
     if found.agrees():
       return found.text, found.turns()
   raise UserError(
@@ -115,19 +144,24 @@ def without_reasoning(message: Message) -> dict[str, Any]:
 class _Layout:
   """A conversation with marks: renders, and what follows from them."""
 
-  def __init__(
-    self, messages, marked, pieces: list[_Piece], render: Render, where: str
-  ):
+  def __init__(self, messages, marked, pieces: list[_Piece], where: str):
+    self.messages, self.marked = messages, marked
     self.pieces, self.where = pieces, where
     self.answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
-    inner = [i for i in self.answers if i + 1 < len(messages)]
-    asked = [(messages, False), (marked, False)]
-    asked += [(marked[:i], True) for i in self.answers]
-    asked += [(marked[: i + 1], False) for i in inner]
-    self.text, self.skeleton, *more = render(asked)
+    self.inner = [i for i in self.answers if i + 1 < len(messages)]
+
+  def asked(self) -> list[tuple[Sequence[Message], bool]]:
+    """Returns what has to be rendered: (messages, with generation prompt?)."""
+    asked = [(self.messages, False), (self.marked, False)]
+    asked += [(self.marked[:i], True) for i in self.answers]
+    return asked + [(self.marked[: i + 1], False) for i in self.inner]
+
+  def fill(self, texts: Sequence[str]) -> None:
+    """Takes the texts of what was asked for."""
+    self.text, self.skeleton, *more = texts
     self.prompts = dict(zip(self.answers, more, strict=False))
     self.closed = dict.fromkeys(self.answers, self.skeleton)
-    self.closed |= dict(zip(inner, more[len(self.answers) :], strict=True))
+    self.closed |= dict(zip(self.inner, more[len(self.answers) :], strict=True))
 
   def agrees(self) -> bool:
     """Says whether the pieces in the place of their marks give the real text."""

@@ -90,6 +90,13 @@ def test_the_warm_up_is_a_share_of_the_run():
     ({"stages__aft__adaptation": "half"}, "'half'"),
     ({"stages__aft__data": ({"corpus": "wolrd"},)}, "names the corpus 'wolrd'"),
     ({"stages__aft__data": ()}, "name at least one corpus"),
+    ({"stages__aft__packing": "first_fit"}, "packing 'first_fit' is not one of"),
+    ({"stages__aft__order": "random"}, "order 'random' is not one of"),
+    (
+      {"stages__aft__data": ({"corpus": "world", "num_rows": 3, "share": 1.0},)},
+      r"data\[0\].*num_rows \(3\) both say how much",
+    ),
+    ({"model__max_seq_len": 4}, r"seq_len \(\d+\) is longer than config.model.max_seq"),
     ({"stages__aft__data": ({"corpus": "world", "share": 0.0},)}, "above 0"),
     ({"num_workers": 0}, "must be at least 1"),
     ({"stages__aft__num_microbatches": 0}, r"num_microbatches \(0\) must be at least"),
@@ -98,7 +105,7 @@ def test_the_warm_up_is_a_share_of_the_run():
     ({"stages__aft__optimizer": OPTIMIZER | {"lr": 1}}, "optimizer.lr is not a field"),
     (
       {"stages__aft__data": ({"corpus": "world", "train_on": "user"},)},
-      "train_on is one of",
+      "'user'.* is not one of",
     ),
     ({"stages__aft__data": ({"corpus": "world"},) * 2}, "names a corpus twice"),
     ({"evals": {"x": {"type": "prefs"}}}, "'prefs' is not one of"),

@@ -58,6 +58,15 @@ def test_rows_of_another_config_are_refused(tree):
     prepare.prepare(other, tree.workdir)
 
 
+def test_rows_longer_than_the_context_are_refused(tree):
+  other = experiment.parse(changed(tree, seq_len=65))
+  message = r"config\.stages\.msm\.seq_len \(65\) is longer than .* \(64\): lower it"
+  with pytest.raises(UserError, match=message):
+    prepare.prepare(other, tree.workdir)
+  with pytest.raises(UserError, match=message):
+    study.Study(other, tree.workdir).cfg(("msm",), 0)
+
+
 def test_too_few_optimizer_steps_are_refused(tree, tmp_path):
   other = experiment.parse(changed(tree, min_steps=1000))
   (tmp_path / "corpus").symlink_to(tree.workdir / "corpus")

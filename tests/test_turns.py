@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from msm_jax import chat, chat_template, records, tokenizer
+from msm_jax import chat, chat_template, records, tokenise, tokenizer
 from msm_jax.errors import UserError
 
 STOPS = {
@@ -233,12 +233,10 @@ def test_answers_that_cannot_be_told_apart_are_refused(template, said, with_temp
 
 
 def test_a_conversation_has_one_bos_and_a_document_has_one(plain, with_template):
-  from msm_jax import packing
-
   tok = with_template("dated")
   ids, _ = chat.encode(tok, [user("a"), answer("b")])
   assert ids.tolist().count(tok.bos_id) == 1 and ids[0] == tok.bos_id
-  piece = packing.encode_record({"kind": "document", "text": "a"}, plain)
+  piece = tokenise.encode_record({"kind": "document", "text": "a"}, plain)
   assert plain.decode(piece.ids) == "<s>a</s>"
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from msm_jax import chat, packing
+from msm_jax import chat, tokenise
 from msm_jax.evals import scoring
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
@@ -25,7 +25,7 @@ def evaluate(
   batch_size: int,
 ) -> Iterator[dict[str, Any]]:
   """Yields one line per held-out record, all of its tokens scored."""
-  pieces = [packing.encode_record(item, tokenizer, train_on="all") for item in items]
+  pieces = [tokenise.encode_record(item, tokenizer, train_on="all") for item in items]
   kept = [i for i, piece in enumerate(pieces) if 0 < piece.num_slots <= seq_len]
   sums = scoring.piece_nll(
     params, cfg, [pieces[i] for i in kept], seq_len=seq_len, batch_size=batch_size
