@@ -252,16 +252,20 @@ def compare(arguments: argparse.Namespace, directory: pathlib.Path) -> float:
   for _ in range(arguments.rounds):
     for name in names:
       which = sys.executable if name.startswith("ours") else python
-      runs[name].append(_run(which, directory, name, arguments.seq_len))
+      found = _run(which, directory, name, arguments.seq_len)
+      runs[name].append(found)
+      figures = (f"{key} {value:.4g}" for key, value in found.items())
+      print(f"  {name}: {', '.join(figures)}", flush=True)
   speed = {}
   for name, found in runs.items():
     rates = [run["tokens"] / run["seconds"] for run in found]
+    per_cpu = statistics.median(run["tokens"] / run["CPU seconds"] for run in found)
     speed[name] = statistics.median(rates)
-    figures = {key: statistics.median(run[key] for run in found) for key in found[0]}
     print(
       f"{name}: {speed[name] / 1e3:.0f} k tokens/s "
-      f"({min(rates) / 1e3:.0f} to {max(rates) / 1e3:.0f}); medians: "
-      + ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+      f"({min(rates) / 1e3:.0f} to {max(rates) / 1e3:.0f}), "
+      f"{per_cpu / 1e3:.0f} k tokens per CPU second, "
+      f"{max(run['peak MB'] for run in found):.0f} MB at most"
     )
   ratios = [
     speed[mine] / max(speed[theirs], speed[f"{theirs}-{cores}"])

@@ -15,7 +15,7 @@ from msm_jax.pieces import Piece
 from msm_jax.tokenizer import Tokenizer
 
 Record = Mapping[str, Any]
-_BATCH_RECORDS, _BATCH_CHARACTERS = 512, 1 << 20
+_BATCH_RECORDS, _BATCH_CHARACTERS = 256, 1 << 19
 _BATCH_CHATS = 64  # rendered by one request to the template's worker
 
 

@@ -129,7 +129,7 @@ def test_a_record_that_cannot_be_encoded_is_named_among_many(words):
 
 
 def test_records_go_in_groups_of_bounded_size():
-  texts = [document("x" * 400_000, id=str(i)) for i in range(7)]
+  texts = [document("x" * 200_000, id=str(i)) for i in range(7)]
   assert [len(batch) for batch in tokenise.batches(iter(texts))] == [3, 3, 1]
   assert list(tokenise.batches([])) == []
 
