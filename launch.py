@@ -56,7 +56,7 @@ _POSITIONAL: list[str] = []  # what follows MODE and is no flag
 def run() -> None:
   """Does every step that is not done yet, then the report."""
   # Refuse what is not there before anything is paid.
-  _experiment().paths(FLAGS.arm, FLAGS.stage), _arms(_experiment()), _seeds()
+  _experiment().paths(FLAGS.arm, FLAGS.stage), _seeds()
   generate()
   if _job().pilot is not None:
     return progress.say("run: the pilot is done; run again without --config.pilot")
@@ -115,7 +115,7 @@ def evaluate() -> None:
       "evaluate works in one process: run it again on one host, in the same --workdir"
     )
   experiment, seeds = _experiment(), _seeds()
-  arms = _arms(experiment)
+  arms = experiment.named_arms(FLAGS.arm)
   study = _study(experiment)
   if not any(study.missing(arm, seed) for arm in arms for seed in seeds):
     return progress.say("evaluate: done")
@@ -344,14 +344,6 @@ def _draw_seed() -> int:
   if not seed.isdigit():
     raise UserError(f"--seed={seed} is not a whole number")
   return int(seed)
-
-
-def _arms(experiment) -> list[str]:
-  """Returns the arms to evaluate, narrowed by --arm."""
-  if FLAGS.arm is None:
-    return list(experiment.arms)
-  experiment.arm_path(FLAGS.arm)
-  return [FLAGS.arm]
 
 
 def _set_up() -> None:

@@ -123,6 +123,17 @@ class Experiment:
     found = {path[:n] for path in ends for n in range(1, len(path) + 1)}
     return sorted(found, key=lambda path: (len(path), path))
 
+  def named_arms(self, arm: str | None = None) -> list[str]:
+    """Returns all arms, or the one that is asked for.
+
+    Raises:
+      UserError: there is no such arm.
+    """
+    if arm is None:
+      return list(self.arms)
+    self.arm_path(arm)
+    return [arm]
+
   def arm_path(self, arm: str) -> tuple[str, ...]:
     """Returns the stages of an arm; a UserError if there is no such arm."""
     if arm not in self.arms:

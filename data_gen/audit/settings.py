@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_gen import spec as specs
+from data_gen.sections import Section
 from msm_jax import errors, fields
 
 
@@ -68,7 +68,7 @@ class AuditSettings:
   name: str
   kind: str = ""
   spec_name: str = ""
-  sections: Sequence[specs.Section] = ()
+  sections: Sequence[Section] = ()
   spec_text: str = ""
   names: tuple[str, ...] = ()
   leakage: Mapping[str, int] | None = None
