@@ -48,7 +48,7 @@ def encode_record(
   Args:
     record: a document or a conversation.
     tokenizer: gives the ids.
-    train_on: `assistant` (of conversations; documents have their spans) or `all`.
+    train_on: of conversations, `assistant` or `all`; documents have their spans.
     prefix: stands in front of a document and never carries loss. The document's own
       tokens are those it has alone, unless the tokenizer puts a space in front of
       every text: then both are encoded as one text.
@@ -71,13 +71,13 @@ def encode_records(
   found: list[Piece | None] = [None] * len(records)
   kinds: dict[str, list[int]] = {"plain": [], "spans": [], "conversation": []}
   for i, record in enumerate(records):
-    kinds[_kind(record, tokenizer, train_on, prefix)].append(i)
+    kinds[_kind(record, tokenizer, prefix)].append(i)
   head, num_masked = _head(tokenizer, prefix)
   texts = [records[i]["text"] for i in kinds["plain"]]
   for i, ids in zip(kinds["plain"], tokenizer.encode_ids(texts), strict=True):
     found[i] = _document(head, ids, tokenizer.eos_id, num_masked)
   for i in kinds["spans"]:
-    found[i] = _with_spans(records[i], tokenizer, train_on, prefix)
+    found[i] = _with_spans(records[i], tokenizer, prefix)
   talks = [records[i] for i in kinds["conversation"]]
   talks = _conversations(talks, tokenizer, train_on)
   for i, piece in zip(kinds["conversation"], talks, strict=True):
@@ -85,7 +85,7 @@ def encode_records(
   return found
 
 
-def _kind(record, tokenizer: Tokenizer, train_on: str, prefix: str | None) -> str:
+def _kind(record, tokenizer: Tokenizer, prefix: str | None) -> str:
   if record["kind"] not in ("document", "conversation"):
     raise UserError(
       f"record {record.get('id')!r} is a {record['kind']!r}: rows are made of "
@@ -98,9 +98,8 @@ def _kind(record, tokenizer: Tokenizer, train_on: str, prefix: str | None) -> st
         "in front of documents; leave it out for this corpus"
       )
     return "conversation"
-  spans = train_on != "all" and record.get("loss_spans")
   joined = prefix is not None and not tokenizer.backend.goes_on()
-  return "spans" if spans or joined else "plain"
+  return "spans" if record.get("loss_spans") or joined else "plain"
 
 
 def _head(tokenizer: Tokenizer, prefix: str | None) -> tuple[np.ndarray, int]:
@@ -119,7 +118,7 @@ def _document(head: np.ndarray, ids: np.ndarray, eos: int, num_masked: int) -> P
   return Piece(ids, weights)
 
 
-def _with_spans(record, tokenizer: Tokenizer, train_on: str, prefix: str | None):
+def _with_spans(record, tokenizer: Tokenizer, prefix: str | None):
   """Returns a document with loss spans, or whose prefix is encoded with its text."""
   joined = prefix is not None and not tokenizer.backend.goes_on()
   before = len(prefix) if joined else 0
@@ -129,7 +128,7 @@ def _with_spans(record, tokenizer: Tokenizer, train_on: str, prefix: str | None)
   piece = _document(head, encoding.ids, tokenizer.eos_id, num_masked)
   inner = piece.weights[len(head) : -1]
   begins = _behind_space(text, encoding.starts, encoding.ends) - before
-  if train_on != "all" and record.get("loss_spans"):
+  if record.get("loss_spans"):
     for start, end, weight in _loss_spans(record):
       inner[(encoding.ends - before > start) & (begins < end)] = weight
   inner[begins < 0] = 0.0  # a token of the prefix
