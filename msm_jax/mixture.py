@@ -44,8 +44,8 @@ class DataConfig:
       above 0; the last one is cut behind the last of them.
     prefix: stands in front of every document, with loss weight 0.
     seed: draws which records, and in which order `packing='concat'` joins them.
-    train_on: which tokens of conversations carry loss, `assistant` or `all`; with
-      `all`, documents do everywhere, whatever their spans say.
+    train_on: which tokens of conversations carry loss, `assistant` or `all`; documents
+      have their spans.
 
   At most one of share, num_rows and num_epochs, by default `num_epochs=1` where records
   are chosen, else `share=1.0`; at most one of num_documents and num_target_tokens.
