@@ -1,11 +1,9 @@
 """What can be known to be wrong before a request is sent, and bodies of odd shapes."""
 
 import pytest
-from anthropic import types as claude
 
 from data_gen import clients, settings
 from data_gen.clients import protocol, waits
-from data_gen.clients.anthropic import answers as claude_answers
 from data_gen.clients.gemini import answers as gemini_answers
 from data_gen.clients.openai import answers as openai_answers
 from data_gen.teacher import parse_json
@@ -53,6 +51,8 @@ def test_a_model_or_server_that_cannot_be_named_is_refused(client, fields, says)
 def test_a_key_that_was_copied_with_its_quotes_is_named_and_not_shown(
   client, variable, monkeypatch
 ):
+  if client == "anthropic":
+    pytest.importorskip("anthropic")
   monkeypatch.setenv(variable, "\u201csecret\u201d")
   with pytest.raises(UserError, match=variable) as caught:
     make(client)
@@ -115,9 +115,12 @@ def test_a_body_of_another_shape_is_a_lost_answer_of_a_chat_server(body):
 
 
 def test_a_body_of_another_shape_is_a_lost_answer_of_claude():
-  body = claude.Message.model_construct(content=[None], usage=None, stop_reason="x")
+  types = pytest.importorskip("anthropic").types
+  from data_gen.clients.anthropic import answers
+
+  body = types.Message.model_construct(content=[None], usage=None, stop_reason="x")
   with pytest.raises(protocol.Retryable, match="not an answer") as caught:
-    claude_answers.response_of(body, "m")
+    answers.response_of(body, "m")
   assert caught.value.lost
 
 
