@@ -16,7 +16,7 @@ from test_universes import SMALL as SDF
 from data_gen import generate, selection, settings, sizing
 from data_gen.kinds.passes import UniverseCorpus
 from data_gen.planning import estimates as planning
-from msm_jax import packing, records, tokenizer
+from msm_jax import records, tokenise, tokenizer
 from msm_jax.errors import UserError
 
 MANY = dataclasses.replace(SMALL, num_types=4, num_ideas=25)
@@ -126,7 +126,7 @@ def test_tokens_are_those_that_prepare_counts_and_a_control_has_as_many(
   made = make(tmp_path, docs=docs, neutral=like)
   tok = tokenizer.load(vocabulary)
   for name in made:
-    pieces = [packing.encode_record(row, tok) for row in made[name]]
+    pieces = [tokenise.encode_record(row, tok) for row in made[name]]
     assert sum(piece.num_slots for piece in pieces) == 6000
   assert manifest(tmp_path, "neutral")["budget"]["of"] == "docs"
   assert manifest(tmp_path, "docs")["budget"]["tokenizer"] == tok.sha256()
@@ -146,7 +146,7 @@ def test_a_document_measures_its_places_in_rows(tmp_path, vocabulary, begins):
   rng = random.Random(0)
   for text in [own_data.drawn_text(rng) for _ in range(40)]:
     row = {"kind": "document", "text": text}
-    assert measure.of(row) == packing.encode_record(row, tok).num_slots
+    assert measure.of(row) == tokenise.encode_record(row, tok).num_slots
 
 
 def test_a_control_keeps_the_shares_of_types_and_matches_exactly(tmp_path):
