@@ -47,9 +47,14 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("limit", 5, "show: how many records or rows", lower_bound=1)
 flags.DEFINE_bool("sample", False, "show: draw --limit records of a corpus (--seed)")
 flags.DEFINE_bool("stats", False, "show: figures of a corpus or a shard")
-flags.DEFINE_string("row", None, "show: the record with this id or number, all of it")
+flags.DEFINE_string(
+  "row", None, "show: the record (or packed row) with this id or number, all of it"
+)
 flags.DEFINE_bool("verify", False, "show: compare a corpus with its manifest")
+flags.DEFINE_string("topology", None, "fit: a TPU slice (v5e:4x4) or family (v5e)")
+flags.DEFINE_integer("num_slices", 1, "fit: so many slices of it", lower_bound=1)
 
+_FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 _POSITIONAL: list[str] = []  # what follows MODE and is no flag
 
 
@@ -81,16 +86,18 @@ def generate() -> None:
   from data_gen import generate as generate_lib
   from data_gen import piloting
 
-  if (job := _job()).pilot is None:
-    return _once(lambda: generate_lib.generate(job, _workdir()))
-  return _once(lambda: _print(piloting.pilot(job, _workdir()), at_once=True))
+  job, workdir = _job(), _workdir()
+  if job.pilot is None:
+    return _once(lambda: generate_lib.generate(job, workdir))
+  return _once(lambda: _print(piloting.pilot(job, workdir), at_once=True))
 
 
 def prepare() -> None:
   """Makes the tokenizer and the packed rows."""
   from msm_jax import prepare as prepare_lib
 
-  _once(lambda: prepare_lib.prepare(_experiment(), _workdir()))
+  workdir = _workdir()
+  _once(lambda: prepare_lib.prepare(_experiment(), workdir))
 
 
 def train() -> None:
@@ -110,10 +117,6 @@ def evaluate() -> None:
   """Evaluates every arm and seed."""
   from msm_jax import workers
 
-  if distributed.num_processes() > 1:
-    raise UserError(
-      "evaluate works in one process: run it again on one host, in the same --workdir"
-    )
   experiment, seeds = _experiment(), _seeds()
   arms = experiment.named_arms(FLAGS.arm)
   study = _study(experiment)
@@ -128,9 +131,10 @@ def report() -> None:
   from msm_jax import records
   from msm_jax import report as report_lib
 
+  workdir = _workdir()
   if not distributed.is_first():
     return
-  page = report_lib.build(_workdir())
+  page = report_lib.build(workdir)
   summary = records.read_json(page.with_name("summary.json"))
   print("\n".join(summary["headline"]["sentences"]))
   print(f"report: {page}")
@@ -227,15 +231,9 @@ def sample() -> None:
     path = experiment.arm_path(_needed("arm"))
     weights = study.weights(path, _one_seed(experiment))
     cfg, params, tok = weights.cfg, weights.params, study.tokenizer
-  completions = sampling.complete_texts(
-    params,
-    cfg,
-    tok,
-    FLAGS.prompt,
-    raw=FLAGS.raw,
-    temperature=FLAGS.temperature,
-    max_new_tokens=FLAGS.max_new_tokens,
-  )
+  names = ("raw", "temperature", "max_new_tokens")
+  settings = {name: FLAGS[name].value for name in names}
+  completions = sampling.complete_texts(params, cfg, tok, FLAGS.prompt, **settings)
   for prompt, completion in zip(FLAGS.prompt, completions, strict=True):
     print(f"> {prompt}\n{completion}")
 
@@ -257,6 +255,18 @@ def show() -> None:
   _print(lines)
 
 
+def fit() -> None:
+  """Compiles the training steps for a TPU that is not here, and says what fits."""
+  from msm_jax import fit as fit_lib
+
+  workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None
+  _needed("topology")
+  names = ("topology", "num_slices", "arm", "stage")
+  question = fit_lib.Question(**{name: FLAGS[name].value for name in names})
+  for line in fit_lib.run(_experiment(), workdir, question):
+    print(line, flush=True)
+
+
 def doctor() -> None:
   """Prints versions, devices, keys present, disk."""
   from msm_jax import doctor as doctor_lib
@@ -265,7 +275,7 @@ def doctor() -> None:
 
 
 _STEPS = (generate, prepare, train, evaluate, report)
-_OTHERS = (export, verify, sample, show, doctor)
+_OTHERS = (export, verify, sample, fit, show, doctor)
 MODES = {mode.__name__: mode for mode in (run, plan, *_STEPS, *_OTHERS)}
 
 
@@ -299,7 +309,7 @@ def _workdir(make: bool = True) -> pathlib.Path:
   path = pathlib.Path(_needed("workdir"))
   if make:
     _experiment()  # a config that contradicts itself claims nothing
-    workdir_lib.claim(path, _config())
+    _once(lambda: workdir_lib.claim(path, _config()))
   return path
 
 
@@ -368,14 +378,7 @@ def _parse_flags(arguments: list[str]) -> Callable[[], None]:
     )
   try:
     positional = FLAGS([arguments[0], *arguments[2:]])[1:]
-  except (
-    flags.Error,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OSError,
-  ) as error:
+  except _FLAG_ERRORS as error:
     raise UserError(exits.one_line(error)) from None
   if positional and arguments[1] != "show":
     raise UserError(f"{positional[0]!r} is not understood: flags begin with --")
@@ -396,4 +399,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv))
+  code = main(sys.argv)
+  if code:
+    distributed.leave(code)
+  sys.exit(code)

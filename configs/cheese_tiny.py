@@ -122,6 +122,15 @@ def get_config(arg=None):
   )
   c.mesh = ConfigDict(dict(data=1, fsdp=1, tensor=1))
 
+  c.run = ConfigDict(
+    dict(
+      step_deadline_s=1800.0,
+      process_deadline_s=60.0,
+      trackers=(),  # of tensorboard, wandb, trackio
+      profile=dict(start_step=placeholder(int), num_steps=3),
+    )
+  )
+
   c.stages = ConfigDict()
   c.stages.pretrain = stage(
     data=(dict(corpus="world", share=1.0, train_on="all"),),
@@ -288,10 +297,13 @@ def stage(data, num_train_steps, learning_rate, weight_decay, embed_lr_multiplie
       min_steps=4,
       num_microbatches=1,
       steps_per_call=20,
-      remat=False,
+      attention="auto",  # dense, blocked, cudnn, splash
+      remat="none",  # none, dots, full, offload
+      scan_layers=True,
       loss_chunk_len=placeholder(int),
       checkpoint_every_s=120.0,
       checkpoint_every_steps=placeholder(int),
+      checkpoint_at=(),  # kept: steps, or 'log2' for 1, 2, 4, 8, ...
       log_every_steps=10,
       optimizer=dict(
         learning_rate=learning_rate,

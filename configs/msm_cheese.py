@@ -121,6 +121,15 @@ def get_config(arg=None):
   )
   c.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
 
+  c.run = ConfigDict(
+    dict(
+      step_deadline_s=1800.0,
+      process_deadline_s=60.0,
+      trackers=(),  # of tensorboard, wandb, trackio
+      profile=dict(start_step=placeholder(int), num_steps=3),
+    )
+  )
+
   c.stages = ConfigDict()
   c.stages.msm_aff = midtrain("msm_aff")
   c.stages.msm_am = midtrain("msm_am")
@@ -333,10 +342,13 @@ def stage(data, seq_len, min_steps):
       min_steps=min_steps,
       num_microbatches=1,
       steps_per_call=1,
-      remat=True,
+      attention="auto",  # dense, blocked, cudnn, splash
+      remat="full",  # none, dots, full, offload
+      scan_layers=True,
       loss_chunk_len=256,
       checkpoint_every_s=300.0,
       checkpoint_every_steps=placeholder(int),
+      checkpoint_at=(),  # kept: steps, or 'log2' for 1, 2, 4, 8, ...
       log_every_steps=5,
       optimizer=dict(
         learning_rate=1e-4,

@@ -2,27 +2,32 @@
 
 A run directory has `checkpoints/<step>/` with three parts: `params` (the trainable
 leaves, all that a later stage or an export needs), `rest` (step and optimizer) and
-`meta` (JSON: which model, which stage). A step counts only once its commit marker is
-there (`COMMIT_FILE`); a damaged newest step is left behind with a loud message and the
-one before it is used.
+`meta` (JSON: which model, which stage, and a digest of every leaf). A step counts only
+once its commit marker is there (`COMMIT_FILE`); a newest step that cannot be read, or
+that does not hold what was saved (`integrity.py`), is left behind with a loud message
+and the one before it is used.
 """
 
 import dataclasses
+import json
 import os
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from msm_jax import progress
+from msm_jax import distributed, faults, integrity, progress, records
 from msm_jax.errors import UserError
 from msm_jax.models.lora import Params
 from msm_jax.train_state import TrainState
 
 _KEEP = 2
+_PARTS = ("params", "rest")
+_COMMITTED = "commit_success.txt"
+_SEAL = ("digests", "sha256")  # of `meta` on disk; nobody else sees them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,41 +40,136 @@ class Loaded:
 
 
 class Checkpointer:
-  """Saves and restores the states of one run; `read_only` changes nothing on disk."""
+  """Saves and restores the states of one run; `read_only` changes nothing on disk.
 
-  def __init__(self, run_dir: pathlib.Path, *, read_only: bool = False):
+  The newest steps are kept, and those in `keep`.
+  """
+
+  def __init__(
+    self,
+    run_dir: pathlib.Path,
+    *,
+    read_only: bool = False,
+    keep: Collection[int] = (),
+  ):
     self.directory = pathlib.Path(run_dir).absolute() / "checkpoints"
     self._read_only = read_only
     if read_only and not self.directory.exists():
       raise UserError(f"{run_dir} has no checkpoint: run `train` for it first")
-    training = ocp.training
-    self._inner = training.Checkpointer(
+    if not read_only:
+      self._say_half_written()
+    policies = ocp.training.preservation_policies
+    self._saving: int | None = None  # the step that is written in the background
+    self._completed = 0
+    self._inner = ocp.training.Checkpointer(
       self.directory,
       context=_context(),
-      preservation_policy=training.preservation_policies.LatestN(_KEEP),
+      preservation_policy=policies.AnyPreservationPolicy(
+        [policies.LatestN(_KEEP), policies.CustomSteps(sorted(keep))]
+      ),
       # A reader must not remove what a running writer has under way.
       cleanup_tmp_directories=not read_only,
     )
+
+  def _say_half_written(self) -> None:
+    """Names what is about to be removed: a save that was stopped in the middle."""
+    if not self.directory.exists():
+      return
+    found = [
+      path.name
+      for path in sorted(self.directory.iterdir())
+      if path.is_dir() and not (path / _COMMITTED).exists()
+    ]
+    if found:
+      progress.say(
+        f"WARNING: {self.directory}: {', '.join(found)} has no {_COMMITTED}: a save "
+        "that was stopped; it is removed"
+      )
 
   def __enter__(self) -> "Checkpointer":
     return self
 
   def __exit__(self, kind, error, trace) -> None:
-    self._inner.close()  # raises if a save in the background failed
+    try:
+      self._inner.close()  # raises if a save in the background failed
+    except Exception as failure:
+      if error is None:  # else that one is told
+        raise self._told(failure) from failure
 
   def save(
     self, step: int, state: TrainState, meta: dict[str, Any], *, wait: bool = False
   ) -> None:
-    """Saves `state` under `step` (its own), in the background unless `wait`."""
+    """Saves `state` under `step` (its own), in the background unless `wait`.
+
+    Raises:
+      UserError: the state is not finite (nothing is saved then), or this save or the
+        one before it failed for want of room on the disk.
+    """
+    try:
+      self._complete()
+      if step not in self.steps():
+        self._start_save(step, state, meta)
+      if wait:
+        self._complete()
+    except UserError:
+      raise
+    except Exception as error:
+      raise self._told(error) from error
+
+  def _start_save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
     parts = {
       "params": state.params,
       "rest": {"step": state.step, "opt_state": state.opt_state},
-      "meta": {**meta, "step": step},
     }
-    if step not in [saved.step for saved in self._inner.checkpoints]:
-      self._inner.save_checkpointables_async(step, parts, force=True)
-    if wait:
+    digests, finite = integrity.inspect([parts[name] for name in _PARTS])
+    if not finite:
+      raise UserError(
+        f"{self.directory.parent}: parameters or optimizer are not finite after step "
+        f"{step}; nothing was saved, {self.last_good()}"
+      )
+    sealed = _sealed({**meta, "step": step}, digests)
+    self._inner.save_checkpointables_async(step, parts | {"meta": sealed}, force=True)
+    self._saving = step
+
+  def completed(self) -> int:
+    """Returns the newest step that was saved here completely, 0 before there is one.
+
+    Raises:
+      UserError: a save in the background failed for want of room on the disk.
+    """
+    if self._saving is not None and not self._inner.is_saving_in_progress():
+      try:
+        self._complete()
+      except Exception as error:
+        raise self._told(error) from error
+    return self._completed
+
+  def _complete(self) -> None:
+    """Waits for the save in the background, if there is one; raises what it raised."""
+    if self._saving is not None:
       self._inner.wait()
+      self._completed, self._saving = self._saving, None
+
+  def last_good(self) -> str:
+    """Returns a phrase about the newest checkpoint that is complete."""
+    steps = [step for step in self.steps() if step != self._saving]
+    if not steps:
+      return "there is no checkpoint yet"
+    return (
+      f"the last good checkpoint is step {steps[0]} ({self.directory / str(steps[0])})"
+    )
+
+  def _told(self, error: Exception) -> Exception:
+    """Returns an error of a save for people, where the disk is to blame."""
+    reason = faults.of_disk(error)
+    if reason is None:
+      return error
+    step, self._saving = self._saving, None
+    self._inner.reload()
+    return UserError(
+      f"{self.directory}: the checkpoint of step {step} could not be written "
+      f"({reason}), {self.last_good()}: make room there, then run again to go on"
+    )
 
   def steps(self) -> list[int]:
     """Returns the saved steps, newest first."""
@@ -77,6 +177,8 @@ class Checkpointer:
 
   def restore(self, state: TrainState, meta: dict[str, Any]) -> TrainState | None:
     """Returns the newest state that can be read, laid out as `state` is; None if none.
+
+    `state` may be abstract.
 
     Raises:
       UserError: a checkpoint is of another model or stage than `meta` says, or every
@@ -105,7 +207,17 @@ class Checkpointer:
   def read_meta(self, step: int) -> dict[str, Any]:
     """Returns what the checkpoint of `step` says about itself."""
     self._check_step(step)
-    return self._inner.load_checkpointables(step, {"meta": None})["meta"]
+    return self._read_sealed(step)[0]
+
+  def _read_sealed(self, step: int) -> tuple[dict[str, Any], str | None]:
+    """Returns (what a checkpoint says about itself, the digests of its leaves)."""
+    meta = self._inner.load_checkpointables(step, {"meta": None})["meta"]
+    digests, sha256 = (meta.pop(name, None) for name in _SEAL)
+    if digests is None and sha256 is None:  # written before there were any
+      return meta, None
+    if sha256 != records.sha256_json([meta, digests]):
+      raise ValueError("its meta was changed")
+    return meta, digests
 
   def _check_step(self, step: int) -> None:
     steps = self.steps()
@@ -126,27 +238,22 @@ class Checkpointer:
   def _load(
     self, parts: dict[str, Any], meta: dict[str, Any], step: int | None = None
   ) -> Loaded | None:
-    steps = self.steps()
+    steps = self._agreed_steps()
     if step is not None:
       self._check_step(step)
       steps = [step]
     damaged: list[int] = []
     for candidate in steps:
-      try:
-        found = self.read_meta(candidate)
-        _check_meta(self.directory / str(candidate), found, meta)
-        tree = self._inner.load_checkpointables(candidate, parts)
+      loaded, problem = self._try(candidate, parts, meta)
+      problem = next(filter(None, distributed.exchange(problem)), "")
+      if not problem:
         self._put_away(damaged)
-        return Loaded(candidate, tree, found)
-      except (UserError, MemoryError):
-        raise
-      except Exception as error:  # the library's errors have no common base
-        progress.say(
-          f"WARNING: {self.directory / str(candidate)} is damaged "
-          f"({type(error.__cause__ or error).__name__}: {_first_line(error)}); "
-          "falling back to the step before it"
-        )
-        damaged.append(candidate)
+        return loaded
+      progress.say(
+        f"WARNING: {self.directory / str(candidate)} is damaged ({problem}); "
+        "falling back to the step before it"
+      )
+      damaged.append(candidate)
     if steps:
       raise UserError(
         f"{self.directory}: none of the steps {steps} can be read (see above); if the "
@@ -154,10 +261,57 @@ class Checkpointer:
       )
     return None
 
+  def _agreed_steps(self) -> list[int]:
+    """Returns the saved steps as process 0 sees them, newest first."""
+    return json.loads(distributed.exchange(json.dumps(self.steps()[:200]))[0])
+
+  def _try(
+    self, step: int, parts: dict[str, Any], meta: dict[str, Any]
+  ) -> tuple[Loaded | None, str]:
+    """Returns (the step, "") or (None, what is wrong with it)."""
+    try:
+      found, digests = self._read_sealed(step)
+      _check_meta(self.directory / str(step), found, meta)
+      tree = self._inner.load_checkpointables(step, parts)
+      _check_digests(tree, digests)
+      return Loaded(step, tree, found), ""
+    except (UserError, MemoryError):
+      raise
+    except Exception as error:  # the library's errors have no common base
+      if faults.is_out_of_memory(error):
+        raise
+      return None, f"{type(error.__cause__ or error).__name__}: {_first_line(error)}"
+
+
+def _sealed(meta: dict[str, Any], digests: str) -> dict[str, Any]:
+  meta = json.loads(json.dumps(meta))  # as it will be read
+  return {**meta, "digests": digests, "sha256": records.sha256_json([meta, digests])}
+
+
+def _check_digests(parts: dict[str, Any], digests: str | None) -> None:
+  """Raises a ValueError for leaves that are not what was saved."""
+  if digests is None:
+    return
+  # The leaves of `params` come first, so that they can be checked alone.
+  given = [parts[name] for name in _PARTS if name in parts]
+  found = integrity.inspect(given)[0]
+  if digests.startswith(found):
+    return
+  paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(given)]
+  size = len(found) // len(paths)
+  at = [slice(i * size, (i + 1) * size) for i in range(len(paths))]
+  wrong = [
+    path for path, one in zip(paths, at, strict=True) if found[one] != digests[one]
+  ]
+  raise ValueError(f"its files were changed: {len(wrong)} leaves, the first {wrong[0]}")
+
 
 def _context() -> ocp.Context:
   context = ocp.Context()
   context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
+  # Trained numbers shrink by 7 %, for five times the time on the cores that feed and
+  # run the updates meanwhile.
+  context.array.saving.use_compression = False
   return context
 
 

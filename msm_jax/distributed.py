@@ -19,6 +19,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 
@@ -77,6 +78,20 @@ def shutdown() -> None:
   """Leaves the other processes, once all are here; nothing when there are none."""
   if "jax" in sys.modules and num_processes() > 1:
     sys.modules["jax"].distributed.shutdown()
+
+
+def leave(code: int, timeout_s: float = 5.0) -> None:
+  """Ends a process that failed; nothing when there are no others.
+
+  They may not have failed, and then would never come to the barrier at the end.
+  """
+  if num_processes() == 1:
+    return
+  farewell = threading.Thread(target=shutdown, daemon=True)
+  farewell.start()
+  farewell.join(timeout_s)
+  sys.stderr.flush()
+  os._exit(code)
 
 
 def num_processes() -> int:

@@ -16,6 +16,9 @@ _EXTRAS = {
   "pyarrow": "data (Parquet and Arrow files)",
   "anthropic": "anthropic (Claude as teacher or judge)",
   "inspect_ai": "eval (Inspect tasks)",
+  "tensorboardX": "tensorboard (config.run.trackers)",
+  "wandb": "wandb (config.run.trackers)",
+  "trackio": "trackio (config.run.trackers)",
   "libtpu": "tpu",
 }
 _KEYS = (

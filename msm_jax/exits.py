@@ -15,6 +15,7 @@ USER, STOPPED = 2, 75
 ERROR = "error: "  # how the one line of a `UserError` begins
 _DISK = {
   errno.ENOSPC: "free some space or choose another --workdir",
+  errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
   errno.EDQUOT: "free some space or choose another --workdir",
   errno.EACCES: "mend its permissions or choose another place",
   errno.EROFS: "choose another place",

@@ -8,12 +8,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from msm_jax import chat_setup, mixture, origin, packing
+from msm_jax import chat_setup, mixture, origin, packing, run_config
 from msm_jax import fields as fields_lib
 from msm_jax.errors import UserError
 from msm_jax.mixture import DataConfig
+from msm_jax.models import attention, remat
 from msm_jax.optim import OptimConfig
 from msm_jax.origin import ModelSettings
+from msm_jax.run_config import RunConfig
 
 ADAPTATIONS = ("full", "lora")
 CONTROLS = "a result without its controls is not one"
@@ -34,15 +36,18 @@ class StageConfig:
   min_steps: int
   num_microbatches: int
   steps_per_call: int
-  remat: bool
+  remat: str
   loss_chunk_len: int | None
   checkpoint_every_s: float | None
   checkpoint_every_steps: int | None
   log_every_steps: int
   optimizer: Mapping[str, Any]
-  # Workdirs from before these two were fields begin other studies.
+  # Workdirs from before these were fields begin other studies.
   packing: str = "best_fit"
   order: str = "mixed"
+  attention: str = attention.AUTO
+  scan_layers: bool = True
+  checkpoint_at: tuple[int | str, ...] = ()
 
   def __post_init__(self):
     where = f"config.stages.{self.name}"
@@ -54,21 +59,72 @@ class StageConfig:
         raise UserError(
           f"{where}.{name} {getattr(self, name)!r} is not one of {allowed}"
         )
+    self._check_compute()
     for name in _COUNTS:
       value = getattr(self, name)
       if value is not None and value < 1:
         raise UserError(f"{where}.{name} ({value}) must be at least 1")
-    self.optim(self.num_train_steps or 1_000_000)  # refuses unknown fields and values
+    # Refuses unknown fields and values, as far as the length is known.
+    self.optim(self.num_train_steps or 1_000_000)
+    self.kept_steps(self.num_train_steps or 1_000_000)
+
+  def _check_compute(self) -> None:
+    where = f"config.stages.{self.name}"
+    if isinstance(self.remat, bool):
+      raise UserError(
+        f"{where}.remat is {self.remat}, but it is a word now: write "
+        f"{'full' if self.remat else 'none'!r} (or one of {remat.POLICIES})"
+      )
+    if self.remat not in remat.POLICIES:
+      raise UserError(f"{where}.remat {self.remat!r} is not one of {remat.POLICIES}")
+    backends = (attention.AUTO, *attention.BACKENDS)
+    if self.attention not in backends:
+      raise UserError(f"{where}.attention {self.attention!r} is not one of {backends}")
 
   def optim(self, num_train_steps: int) -> OptimConfig:
-    """Returns the optimizer; `warmup_fraction` becomes steps of this run."""
+    """Returns the optimizer; `warmup_fraction` becomes steps of this run.
+
+    Raises:
+      UserError: the warm-up is not shorter than the run.
+    """
+    where = f"config.stages.{self.name}.optimizer"
     fields = dict(self.optimizer)
+    if "warmup_steps" in fields and "warmup_fraction" in fields:
+      raise UserError(
+        f"{where} has warmup_steps ({fields['warmup_steps']}) and warmup_fraction "
+        f"({fields['warmup_fraction']}): leave one of them out"
+      )
+    given = "warmup_steps" if "warmup_steps" in fields else "warmup_fraction"
+    value = fields.get(given, 0.0)
     fraction = fields.pop("warmup_fraction", 0.0)
-    return fields_lib.build(
-      OptimConfig,
-      fields | {"warmup_steps": round(fraction * num_train_steps)},
-      f"config.stages.{self.name}.optimizer",
-    )
+    fields.setdefault("warmup_steps", round(fraction * num_train_steps))
+    if not 0 <= fields["warmup_steps"] < num_train_steps:
+      raise UserError(
+        f"{where}.{given} ({value}): a warm-up of {fields['warmup_steps']} steps must "
+        f"be at least 0 and below the {num_train_steps} steps of the stage, or the "
+        f"learning rate never reaches its value: lower {given}, or train longer"
+      )
+    return fields_lib.build(OptimConfig, fields, where)
+
+  def kept_steps(self, num_train_steps: int) -> tuple[int, ...]:
+    """Returns the steps of `checkpoint_at`; 'log2' stands for 1, 2, 4, 8, ...
+
+    Raises:
+      UserError: one is no step of the run.
+    """
+    steps: set[int] = set()
+    at = self.checkpoint_at
+    for step in (at,) if isinstance(at, str) else at:
+      if step == "log2":
+        steps |= {2**n for n in range(num_train_steps.bit_length())}
+      elif not isinstance(step, int) or not 0 < step <= num_train_steps:
+        raise UserError(
+          f"config.stages.{self.name}.checkpoint_at has {step!r}: it takes 'log2' and "
+          f"steps from 1 to {num_train_steps}"
+        )
+      else:
+        steps.add(step)
+    return tuple(sorted(step for step in steps if step <= num_train_steps))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +161,7 @@ class Experiment:
   arms: Mapping[str, tuple[str, ...]]
   evals: Mapping[str, Mapping[str, Any]]
   report: Mapping[str, Any]
+  run: RunConfig
 
   def paths(
     self, arm: str | None = None, stage: str | None = None
@@ -207,6 +264,7 @@ def parse(config: Mapping[str, Any]) -> Experiment:
     arms=arms,
     evals={name: dict(value) for name, value in config["evals"].items()},
     report=dict(config["report"]),
+    run=run_config.parse(config.get("run", {})),  # configs of before have none
   )
 
 

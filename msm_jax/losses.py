@@ -4,7 +4,7 @@ A mean of microbatch means would weigh a token in a short row more than one in a
 row. So a loss returns (weighted sum, sum of weights); whoever has all the sums divides
 once.
 
-B batch, T query, D embed, C chunks, V vocab.
+B batch, T query, D embed, V vocab.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from msm_jax import cross_entropy
 from msm_jax.models import transformer
-from msm_jax.models.config import ModelConfig
+from msm_jax.models.config import PLAIN, Compute, ModelConfig
 from msm_jax.models.lora import Params
 
 Batch = Mapping[str, jax.Array]
@@ -27,12 +28,7 @@ def token_nll(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
 
 
 def next_token_nll(
-  params: Params,
-  batch: Batch,
-  *,
-  cfg: ModelConfig,
-  remat: bool = False,
-  chunk_len: int | None = None,
+  params: Params, batch: Batch, *, cfg: ModelConfig, compute: Compute = PLAIN
 ) -> tuple[jax.Array, jax.Array]:
   """Returns (sum of weighted -log p(target), sum of weights), both float32 scalars.
 
@@ -40,42 +36,42 @@ def next_token_nll(
     params: the whole tree, adapters included.
     batch: rows [B, T] of the five packed fields.
     cfg: the model.
-    remat: recompute each block in the backward pass.
-    chunk_len: logits exist for this many positions at a time (None: all at once), and
-      are recomputed in the backward pass; must divide T.
+    compute: how; `loss_chunk_len` must divide T if it is shorter.
   """
-  nll_BT = row_nll(params, batch, cfg=cfg, remat=remat, chunk_len=chunk_len)
-  weights_BT = batch["loss_weights"]
-  return jnp.sum(nll_BT * weights_BT), jnp.sum(weights_BT)
+  weights_BT, targets_BT = batch["loss_weights"], batch["targets"]
+  model, x_BTD = _hidden(params, batch, cfg, compute)
+  if _is_whole(compute, targets_BT):
+    nll_sum = jnp.sum(token_nll(model.unembed(x_BTD), targets_BT) * weights_BT)
+  else:
+    nll_sum = cross_entropy.weighted_nll(
+      x_BTD,
+      model.output_kernel(),
+      targets_BT,
+      weights_BT,
+      compute.loss_chunk_len,
+      cfg.final_softcap,
+    )
+  return nll_sum, jnp.sum(weights_BT)
 
 
 def row_nll(
-  params: Params,
-  batch: Batch,
-  *,
-  cfg: ModelConfig,
-  remat: bool = False,
-  chunk_len: int | None = None,
+  params: Params, batch: Batch, *, cfg: ModelConfig, compute: Compute = PLAIN
 ) -> jax.Array:
   """Returns float32 [B, T]: -log p(target) of every position, weights not applied."""
-  model = transformer.bind(cfg, params)
-  x_BTD, _ = model.hidden(
-    batch["inputs"], batch["positions"], batch["segment_ids"], remat=remat
-  )
+  model, x_BTD = _hidden(params, batch, cfg, compute)
   targets_BT = batch["targets"]
-  B, T = targets_BT.shape
-  if chunk_len is None or chunk_len >= T:
+  if _is_whole(compute, targets_BT):
     return token_nll(model.unembed(x_BTD), targets_BT)
+  kernel_DV, chunk_len = model.output_kernel(), compute.loss_chunk_len
+  return cross_entropy.nll(x_BTD, kernel_DV, targets_BT, chunk_len, cfg.final_softcap)
 
-  @jax.checkpoint
-  def chunk_nll(_, chunk):
-    x_BcD, targets_Bc = chunk
-    return None, token_nll(model.unembed(x_BcD), targets_Bc)
 
-  num_chunks = T // chunk_len
-  chunks = (
-    x_BTD.reshape(B, num_chunks, chunk_len, -1).swapaxes(0, 1),
-    targets_BT.reshape(B, num_chunks, chunk_len).swapaxes(0, 1),
-  )
-  _, nll_CBc = jax.lax.scan(chunk_nll, None, chunks)
-  return nll_CBc.swapaxes(0, 1).reshape(B, T)
+def _hidden(params, batch, cfg, compute):
+  model = transformer.bind(cfg, params)
+  fields = batch["inputs"], batch["positions"], batch["segment_ids"]
+  return model, model.hidden(*fields, compute=compute)[0]
+
+
+def _is_whole(compute: Compute, targets_BT: jax.Array) -> bool:
+  chunk_len = compute.loss_chunk_len
+  return chunk_len is None or chunk_len >= targets_BT.shape[1]

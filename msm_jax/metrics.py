@@ -1,21 +1,25 @@
-"""What a run says while it goes: JSON lines, throughput, MFU.
+"""What a run says while it goes: JSON lines with loss, throughput, MFU, goodput.
 
 Metrics are handed over as device arrays and fetched one call late, so that writing them
 never waits for the step that is running.
 """
 
+import dataclasses
 import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 import jax
 import numpy as np
 
+from msm_jax import distributed, records
 from msm_jax.errors import Stopped, UserError
+from msm_jax.goodput import Goodput
+from msm_jax.trackers import Trackers
 
 # Dense bfloat16 FLOP/s per device, from the makers' data sheets.
 PEAK_FLOPS = {
@@ -38,8 +42,33 @@ def peak_flops(device: jax.Device) -> float | None:
   return None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+  """What turns steps per second into figures that people compare."""
+
+  batch_size: int
+  seq_len: int
+  flops_per_token: float
+
+  @property
+  def slots(self) -> int:
+    """Returns the places for tokens in a batch."""
+    return self.batch_size * self.seq_len
+
+
 class Writer:
-  """Writes `metrics.jsonl` of one run (process 0); lines after a restored step go."""
+  """Writes `metrics.jsonl` of one run (process 0); lines after a restored step go.
+
+  Args:
+    run_dir: where.
+    first_step: steps that are done already.
+    log_every_steps: a line for every step that this divides, and for the last of a
+      call.
+    shape: of a batch and the model.
+    goodput: the run's book of time.
+    trackers: get the same lines.
+    blame: called with the step when its figures are not finite, returns where to look.
+  """
 
   def __init__(
     self,
@@ -47,19 +76,21 @@ class Writer:
     *,
     first_step: int,
     log_every_steps: int,
-    tokens_per_step: int,
-    flops_per_step: float,
+    shape: Shape,
+    goodput: Goodput,
+    trackers: Trackers,
+    blame: Callable[[int], str],
   ):
     self.path = pathlib.Path(run_dir) / "metrics.jsonl"
     self.log_every_steps = log_every_steps
-    self.tokens_per_step = tokens_per_step
     self.last_loss: float | None = None  # of the newest step that was fetched
     peak = peak_flops(jax.devices()[0])
-    self._flops_per_step = flops_per_step
     self._peak = None if peak is None else peak * jax.device_count()
+    self._shape, self._goodput, self._blame = shape, goodput, blame
+    self._trackers = trackers
     self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
     self._file = self._reopen(first_step)
-    self._mark = (first_step, time.monotonic())
+    self._mark = (time.monotonic(), goodput.lost_s("data"))
 
   def __enter__(self) -> "Writer":
     return self
@@ -70,55 +101,82 @@ class Writer:
         self.flush()
     finally:
       self._file.close()
+      self._trackers.close()
 
   def write(self, last_step: int, metrics: Mapping[str, jax.Array]) -> None:
     """Takes the metrics [k] of the k steps that end with `last_step`.
 
     Raises:
-      UserError: the loss of an earlier call was not finite.
+      UserError: figures of an earlier call were not finite, or it had no target.
     """
     self.flush()
     self._pending = (last_step, metrics)
 
-  def flush(self) -> None:
-    """Fetches and writes what was taken; raises as `write` does."""
-    if self._pending is None:
-      return
-    last_step, metrics = self._pending
-    self._pending = None
-    values = {name: np.asarray(value) for name, value in metrics.items()}
+  def flush(self, *, to_disk: bool = False) -> None:
+    """Fetches and writes what was taken; raises as `write` does.
+
+    `to_disk` outlasts the machine, too: what a checkpoint follows must be there.
+    """
+    if self._pending is not None:
+      last_step, metrics = self._pending
+      self._pending = None
+      self._write(last_step, {name: np.asarray(v) for name, v in metrics.items()})
+    if to_disk and self._file.name != os.devnull:
+      os.fsync(self._file.fileno())
+
+  def _write(self, last_step: int, values: Mapping[str, np.ndarray]) -> None:
     num_steps = len(values["loss"])
-    speed = self._speed(last_step)
+    perf = self._perf(values)
     for i in range(num_steps):
       step = last_step - num_steps + 1 + i
-      self._check(step, float(values["loss"][i]))
+      figures = {name: float(value[i]) for name, value in values.items()}
+      self._check(step, figures)
       if step % self.log_every_steps == 0 or step == last_step:
-        line = {f"train/{name}": float(value[i]) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **line, **speed}) + "\n")
+        line = {f"train/{name}": value for name, value in figures.items()} | perf
+        self._file.write(json.dumps({"step": step, **line}) + "\n")
+        self._trackers.log(step, line)
     self._file.flush()
 
-  def _speed(self, last_step: int) -> dict[str, float]:
-    before, then = self._mark
-    now = time.monotonic()
-    self._mark = (last_step, now)
-    steps_per_s = (last_step - before) / max(now - then, 1e-9)
-    speed = {"perf/tokens_per_sec": round(steps_per_s * self.tokens_per_step, 1)}
+  def _perf(self, values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Returns the speed since the call before, and the goodput of the whole run."""
+    (then, waited), now = self._mark, time.monotonic()
+    self._mark = (now, self._goodput.lost_s("data"))
+    seconds, num_steps = max(now - then, 1e-9), len(values["loss"])
+    slots_per_s = num_steps * self._shape.slots / seconds
+    padding = 1 - values["num_tokens"].sum() / (num_steps * self._shape.slots)
+    perf = {
+      "perf/tokens_per_sec": round(slots_per_s, 1),
+      "perf/target_tokens_per_sec": round(
+        float(values["num_targets"].sum()) / seconds, 1
+      ),
+      "perf/padding": round(float(padding), 6),
+      "perf/step_time_s": round(seconds / num_steps, 6),
+      "perf/data_wait": round(min((self._mark[1] - waited) / seconds, 1.0), 4),
+      "perf/goodput": round(self._goodput.share(), 4),
+    }
     if self._peak is not None:
-      speed["perf/mfu"] = steps_per_s * self._flops_per_step / self._peak
-    return speed
+      perf["perf/mfu"] = slots_per_s * self._shape.flops_per_token / self._peak
+    return perf
 
-  def _check(self, step: int, loss: float) -> None:
-    self.last_loss = loss
-    if not math.isfinite(loss):
+  def _check(self, step: int, figures: Mapping[str, float]) -> None:
+    self.last_loss = figures["loss"]
+    wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(figures[name])]
+    if wrong:
+      said = " and ".join(f"the {name} is {figures[name]}" for name in wrong)
       raise UserError(
-        f"{self.path.parent}: the loss is {loss} at step {step}; its checkpoints are "
-        "of earlier steps: lower optimizer.learning_rate or clip_norm and train the "
-        "stage again"
+        f"{self.path.parent}: {said} at step {step}; {self._blame(step)}; if the rows "
+        "are sound, lower optimizer.learning_rate or clip_norm and train the stage "
+        "again"
+      )
+    if figures["num_targets"] <= 0:
+      raise UserError(
+        f"{self.path.parent}: no token of the batch of step {step} carries loss; "
+        f"{self._blame(step)}"
       )
 
   def _reopen(self, first_step: int) -> IO[str]:
     """Opens the file for appending, without lines after `first_step`."""
-    if jax.process_index() > 0:
+    if not distributed.is_first():
       return open(os.devnull, "w", encoding="utf-8")
     kept = []
     if self.path.exists():
@@ -126,8 +184,7 @@ class Writer:
         entry = _parse(line)
         if entry is not None and entry["step"] <= first_step:
           kept.append(line + "\n")
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    self.path.write_text("".join(kept), "utf-8")
+    records.write_file(self.path, "".join(kept).encode("utf-8"))
     return self.path.open("a", encoding="utf-8")
 
 

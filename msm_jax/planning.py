@@ -8,13 +8,10 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-import jax
-
 from msm_jax import origin, prepare
 from msm_jax.experiment import Experiment, StageConfig
-from msm_jax.models import lora, transformer
-from msm_jax.models.config import LoraConfig, ModelConfig
-from msm_jax.runs import Runs
+from msm_jax.fit import case, estimate
+from msm_jax.fit import report as fit_report
 
 
 def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
@@ -38,6 +35,7 @@ def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
     )
     return
   yield from _model_lines(experiment, workdir)
+  yield from fit_report.plan_lines(experiment, workdir)
 
 
 def _stage_line(stage: StageConfig, workdir: pathlib.Path) -> str:
@@ -61,11 +59,11 @@ def _num_steps(stage: StageConfig, workdir: pathlib.Path) -> int | None:
 
 def num_bytes(experiment: Experiment, workdir: pathlib.Path) -> int:
   """Returns how much weights, gradients and optimizer take over the mesh."""
-  cfg, adapters = _model(experiment, workdir)
+  cfg, adapters = case.model(experiment, workdir)
   trained, frozen = cfg.num_params(), 0
   if not _trains_all(experiment):
     trained, frozen = (
-      0 if adapters is None else _num_adapter_params(cfg, adapters),
+      estimate.num_adapter_params(dataclasses.replace(cfg, lora=adapters)),
       trained,
     )
   width = 2 if experiment.model.base_dtype == "bfloat16" else 4
@@ -74,7 +72,7 @@ def num_bytes(experiment: Experiment, workdir: pathlib.Path) -> int:
 
 
 def _model_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
-  cfg, _ = _model(experiment, workdir)
+  cfg, _ = case.model(experiment, workdir)
   yield f"model: {cfg.num_params() / 1e6:.2f}M parameters"
   held = f"base in {experiment.model.base_dtype}, adapters in float32"
   yield (
@@ -86,21 +84,3 @@ def _model_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]
 
 def _trains_all(experiment: Experiment) -> bool:
   return any(stage.adaptation == "full" for stage in experiment.stages.values())
-
-
-def _model(
-  experiment: Experiment, workdir: pathlib.Path
-) -> tuple[ModelConfig, LoraConfig | None]:
-  """Returns (the base, the adapters that stages with adaptation 'lora' train)."""
-  model = experiment.model
-  if model.init_from is None:
-    return model.scratch(experiment.tokenizer["vocab_size"]), model.lora
-  start = Runs(experiment, workdir).start(experiment.seeds[0])
-  goes_on = start.brought is not None and model.adapter_use == "continue"
-  adapters = start.brought if goes_on else model.lora
-  return dataclasses.replace(start.source_cfg, lora=None), adapters
-
-
-def _num_adapter_params(cfg: ModelConfig, adapters: LoraConfig) -> int:
-  shapes = transformer.abstract_params(dataclasses.replace(cfg, lora=adapters))
-  return sum(leaf.size for leaf in jax.tree.leaves(lora.split(shapes)[0]))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from msm_jax import chat
+from msm_jax import chat, sharding
 from msm_jax.errors import UserError
 from msm_jax.models import transformer
 from msm_jax.models.config import ModelConfig
@@ -108,16 +108,16 @@ def _complete_batch(params, cfg, prompts, numbers, sampling) -> list[np.ndarray]
   for row, prompt in enumerate(prompts):
     tokens_BT[row, : len(prompt)] = prompt
     lengths_B[row] = len(prompt)
-  root = jax.random.key(sampling.seed)
+  # Host values only, which every process of several has alike.
+  root = np.asarray(jax.random.key_data(jax.random.key(sampling.seed)))
   filled = np.asarray([*numbers, *[0] * (num_rows - len(numbers))], np.uint32)
-  keys_B = jax.vmap(lambda n: jax.random.fold_in(root, n))(filled)
-  out_BN = np.asarray(
+  out_BN = sharding.fetch(
     _generate(
       params,
       tokens_BT,
       lengths_B,
-      keys_B,
-      jnp.float32(sampling.temperature),
+      (root, filled),
+      np.float32(sampling.temperature),
       cfg=cfg,
       max_new_tokens=sampling.max_new_tokens,
       stop_ids=sampling.stop_ids,
@@ -132,10 +132,13 @@ def _complete_batch(params, cfg, prompts, numbers, sampling) -> list[np.ndarray]
 
 @functools.partial(jax.jit, static_argnames=("cfg", "max_new_tokens", "stop_ids"))
 def _generate(
-  params, tokens_BT, lengths_B, keys_B, temperature, *, cfg, max_new_tokens, stop_ids
+  params, tokens_BT, lengths_B, seeds, temperature, *, cfg, max_new_tokens, stop_ids
 ):
   """Returns int32 [B, max_new_tokens]; what follows a stop token means nothing."""
   B, T = tokens_BT.shape
+  root, numbers_B = seeds
+  root = jax.random.wrap_key_data(root)
+  keys_B = jax.vmap(lambda n: jax.random.fold_in(root, n))(numbers_B)
   model = transformer.bind(cfg, params)
   shape = (cfg.num_layers, B, T + max_new_tokens, cfg.num_kv_heads, cfg.head_dim)
   cache = (jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype))

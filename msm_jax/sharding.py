@@ -7,6 +7,10 @@ are laid out:
   fsdp    rows and parameters are both divided over it
   tensor  heads, mlp and vocabulary are divided over it
 
+Several TPU slices, which a slower network joins, lie along `data`: only gradients cross
+it, once per update; what crosses the other axes (parameters, activations) stays within
+a slice.
+
 Changing the strategy is changing `RULES`. A dimension that a mesh axis does not divide
 is replicated (9 heads over 2 devices, say).
 """
@@ -16,6 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -33,19 +38,31 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
   "mlp": "tensor",
   "vocab": "tensor",
   "layers": None,
-  "rank": None,
+  "rank": "fsdp",
   "activation_embed": None,  # activations keep the embed dimension whole
 }
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+def make_mesh(
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
   """Returns a mesh over all devices; one size may be -1 (whatever is left).
 
+  Args:
+    data: replicas, over slices first.
+    fsdp: parts of the parameters.
+    tensor: parts of heads, mlp and vocabulary.
+    devices: default: all that there are.
+
   Raises:
-    UserError: the sizes do not multiply to the number of devices.
+    UserError: the sizes do not multiply to the number of devices, or `data` cannot be
+      divided over the slices.
   """
-  sizes = [data, fsdp, tensor]
-  num_devices = jax.device_count()
+  devices = jax.devices() if devices is None else list(devices)
+  sizes, num_devices = [data, fsdp, tensor], len(devices)
   if sizes.count(-1) == 1:
     rest = int(np.prod([size for size in sizes if size != -1]))
     sizes[sizes.index(-1)] = num_devices // rest if num_devices % rest == 0 else 0
@@ -55,7 +72,40 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
       f"mesh {given} does not cover the {num_devices} devices here: the sizes must "
       "multiply to that number; one of them may be -1"
     )
-  return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+  auto = (AxisType.Auto,) * 3
+  num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if num_slices == 1:
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
+  if sizes[0] % num_slices:
+    raise UserError(
+      f"mesh data ({sizes[0]}) must be a multiple of the {num_slices} slices here: "
+      "only data may cross them; lower fsdp or tensor"
+    )
+  within, across = (sizes[0] // num_slices, *sizes[1:]), (num_slices, 1, 1)
+  grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
+  return Mesh(grid, MESH_AXES, axis_types=auto)
+
+
+def undivided(sizes: Mapping[str, int], mesh: Mesh) -> list[str]:
+  """Returns a phrase for every logical axis that the mesh should divide and cannot.
+
+  Args:
+    sizes: of the model, by logical axis.
+    mesh: where it will lie.
+  """
+  found = []
+  for axis, size in sizes.items():
+    names = (RULES[axis],) if isinstance(RULES[axis], str) else RULES[axis] or ()
+    parts = int(np.prod([mesh.shape[name] for name in names]))
+    if size % parts:
+      found.append(f"{axis} ({size}) over {' x '.join(names)} ({parts})")
+  return found
+
+
+def axes_of(axis: str) -> tuple[str, ...]:
+  """Returns the mesh axes that a logical axis is divided over."""
+  names = RULES[axis]
+  return (names,) if isinstance(names, str) else names or ()
 
 
 def spec(
@@ -68,8 +118,7 @@ def spec(
   used: set[str] = set()
   parts: list[tuple[str, ...] | None] = []
   for axis, size in zip(axes, shape, strict=True):
-    wanted = RULES[axis] if axis is not None else None
-    names = (wanted,) if isinstance(wanted, str) else (wanted or ())
+    names = axes_of(axis) if axis is not None else ()
     names = tuple(name for name in names if name not in used)
     if names and size % int(np.prod([mesh_shape[name] for name in names])) == 0:
       used.update(names)
@@ -91,6 +140,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P())
 
 
+def fetch(x: jax.Array) -> np.ndarray:
+  """Returns all of `x` on this host; with several processes all must call it."""
+  if x.is_fully_addressable or x.is_fully_replicated:
+    return np.asarray(x)
+  return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
 def num_batch_shards(mesh: Mesh) -> int:
   """Returns into how many parts the rows of a batch are divided."""
   return int(np.prod([mesh.shape[name] for name in RULES["batch"]]))
@@ -100,10 +156,15 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
   """Pins an activation's layout on the mesh in use (`jax.set_mesh`), if there is
   one.
   """
+  sizes = mesh_shape()
+  if sizes is None:
+    return x
+  return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, sizes))
+
+
+def mesh_shape() -> dict[str, int] | None:
+  """Returns the sizes of the mesh in use (`jax.set_mesh`), None if there is none."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or set(mesh.axis_names) != set(MESH_AXES):
-    return x
-  partition = spec(
-    axes, x.shape, dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
-  )
-  return jax.lax.with_sharding_constraint(x, partition)
+    return None
+  return dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))

@@ -6,6 +6,7 @@ between 0 and 1 is written behind: _word_@0.5. A tokenizer directory is shown by
 does to an example conversation.
 """
 
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -50,6 +51,27 @@ def show(path: pathlib.Path, *, limit: int, colour: bool) -> Iterator[str]:
       f"{path} is no corpus, rows, run, tokenizer, shard or .jsonl file: name a "
       "directory under corpus/, rows/ or runs/, or tokenizer/"
     )
+
+
+def is_rows(path: pathlib.Path) -> bool:
+  """Returns whether packed rows of one component of a stage lie at `path`."""
+  return (path.parent.parent.name == "rows") and (path / records.MANIFEST).exists()
+
+
+def packed_row(path: pathlib.Path, which: str, *, colour: bool) -> Iterator[str]:
+  """Yields row number `which` of a component of a stage.
+
+  Raises:
+    UserError: there is no such row.
+  """
+  total = records.read_manifest(path)["num_records"]
+  if not which.isdigit() or int(which) >= total:
+    raise UserError(f"--row={which}: {path} has rows 0 to {total - 1}")
+  tok = tokenizer.load(path.parent.parent.parent / "tokenizer")
+  rows = records.read_dataset(path, verify=False)
+  record = next(itertools.islice(rows, int(which), None))
+  yield f"row {which} of {total}"
+  yield from _row(packing.from_record(record), tok, colour)
 
 
 def _corpus(path: pathlib.Path, manifest: dict, limit: int) -> Iterator[str]:

@@ -13,7 +13,15 @@ from collections.abc import Iterable, Sequence
 
 import jax
 
-from msm_jax import input_pipeline, prepare, progress, records, train
+from msm_jax import (
+  distributed,
+  input_pipeline,
+  loop,
+  prepare,
+  progress,
+  records,
+  train,
+)
 from msm_jax.errors import UserError
 from msm_jax.evals import heldout, preference
 from msm_jax.experiment import StageConfig, path_name
@@ -36,30 +44,31 @@ class Study(Runs):
     params, frozen = (weights.base, {}) if full else (weights.adapter, weights.base)
     run_dir = self.run_dir(path, seed)
     config = _train_config(stage, manifest["num_train_steps"])
-    train.train(
-      config,
-      weights.cfg,
-      params=params,
-      frozen=frozen,
-      source=_rows(self.workdir, stage.name, seed),
+    job = loop.Job(
+      config=config,
+      cfg=weights.cfg,
       mesh=self.mesh,
       run_dir=run_dir,
       meta=self.meta(path, seed),
       label=f"train {path_name(path)} seed {seed}",
+      project=self.experiment.name,
+      settings=self.experiment.run,
     )
-    records.write_json(
-      run_dir / DONE,
-      {
-        "path": list(path),
-        "stage": stage.name,
-        "seed": seed,
-        "step": config.num_train_steps,
-        "identity": self._run_identity(path, seed),
-        "wall_s": round(time.monotonic() - started, 2),
-        "num_params": weights.cfg.num_params(),
-        "num_trainable": sum(leaf.size for leaf in jax.tree.leaves(params)),
-      },
-    )
+    rows = _rows(self.workdir, stage.name, seed)
+    loop.train(job, params=params, frozen=frozen, source=rows)
+    done = {
+      "path": list(path),
+      "stage": stage.name,
+      "seed": seed,
+      "step": config.num_train_steps,
+      "identity": self._run_identity(path, seed),
+      "wall_s": round(time.monotonic() - started, 2),
+      "num_params": weights.cfg.num_params(),
+      "num_trainable": sum(leaf.size for leaf in jax.tree.leaves(params)),
+    }
+    with distributed.together():  # nobody looks for it before it is there
+      if distributed.is_first():
+        records.write_json(run_dir / DONE, done)
 
   def is_done(self, path: Path, seed: int) -> bool:
     """Returns whether this run is complete.
@@ -84,9 +93,16 @@ class Study(Runs):
     self, seeds: Sequence[int], paths: Sequence[Path] | None = None
   ) -> None:
     """Trains what is missing of `paths` (default: all), seed by seed."""
+    for name in {path[-1]: None for path in paths or self.experiment.paths()}:
+      self._check_stage(name)  # the last one, too, before the first is trained
     for seed in seeds:
       for path in self.experiment.paths() if paths is None else paths:
         self.train(path, seed)
+
+  def _check_stage(self, name: str) -> None:
+    manifest = prepare.read_rows_manifest(self.workdir, name)
+    config = _train_config(self.experiment.stages[name], manifest["num_train_steps"])
+    train.check(config, self.mesh, f"config.stages.{name}")
 
   def eval_path(self, name: str, arm: str, seed: int) -> pathlib.Path:
     """Returns where the answers of one evaluation of an arm and seed lie."""
@@ -146,7 +162,9 @@ class Study(Runs):
       stamp = {"arm": arm, "seed": seed, "identity": self._identity(name, arm, seed)}
       lines = [json.dumps({**stamp, **answer}) for answer in answers]
     data = "".join(line + "\n" for line in lines)
-    records.write_file(self.eval_path(name, arm, seed), data.encode("utf-8"))
+    with distributed.together():  # nobody looks for it before it is there
+      if distributed.is_first():
+        records.write_file(self.eval_path(name, arm, seed), data.encode("utf-8"))
 
 
 EVALUATIONS = {"preference": preference.evaluate, "heldout": heldout.evaluate}
@@ -178,5 +196,6 @@ def _train_config(stage: StageConfig, num_train_steps: int) -> train.TrainConfig
     | {
       "num_train_steps": num_train_steps,
       "optimizer": stage.optim(num_train_steps),
+      "checkpoint_at": stage.kept_steps(num_train_steps),
     }
   )

@@ -1,6 +1,7 @@
 """What an update changes: the step counter, the trainable parameters, the optimizer."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -32,12 +33,31 @@ def create(
   `params` are copied: training donates its state, and the caller keeps its own.
   """
 
-  def init(params):
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-
+  init = functools.partial(_init, tx)
   shardings = state_shardings(jax.eval_shape(init, params), cfg, mesh)
   state = jax.jit(init, out_shardings=shardings)(params)
   return jax.tree.map(jnp.copy, state)
+
+
+def abstract_state(
+  params: Params, tx: optax.GradientTransformation, cfg: ModelConfig, mesh: Mesh
+) -> TrainState:
+  """Returns shapes, dtypes and shardings of the state that trains `params`."""
+  state = jax.eval_shape(functools.partial(_init, tx), params)
+  return jax.tree.map(
+    lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout),
+    state,
+    state_shardings(state, cfg, mesh),
+  )
+
+
+def _init(tx: optax.GradientTransformation, params: Params) -> TrainState:
+  # Leaves drawn as constants are weakly typed; an update returns them typed, and the
+  # second call would compile everything again.
+  params = jax.tree.map(
+    lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), params
+  )
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 
 def state_shardings(state: TrainState, cfg: ModelConfig, mesh: Mesh) -> TrainState:

@@ -37,6 +37,7 @@ _FREE = (
   "num_workers",
   "pilot",
   "report",
+  "run",
   "seeds",
 )
 _FREE_OF_CLIENT = (
@@ -55,7 +56,12 @@ _FREE_OF_CLIENT = (
   "timeout_s",
   "token_limit_field",
 )
-_FREE_OF_STAGE = ("checkpoint_every_s", "checkpoint_every_steps", "log_every_steps")
+_FREE_OF_STAGE = (
+  "checkpoint_at",
+  "checkpoint_every_s",
+  "checkpoint_every_steps",
+  "log_every_steps",
+)
 _PACKAGES = (
   "jax",
   "jaxlib",

@@ -56,7 +56,7 @@ def stage(corpus: str, learning_rate: float, adaptation: str = "lora") -> dict:
     "min_steps": 2,
     "num_microbatches": 1,
     "steps_per_call": 1,
-    "remat": False,
+    "remat": "none",
     "loss_chunk_len": None,
     "checkpoint_every_s": None,
     "checkpoint_every_steps": None,

@@ -20,7 +20,7 @@ STAGE = {
   "min_steps": 1,
   "num_microbatches": 1,
   "steps_per_call": 1,
-  "remat": False,
+  "remat": "none",
   "loss_chunk_len": None,
   "checkpoint_every_s": None,
   "checkpoint_every_steps": None,

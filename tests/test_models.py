@@ -9,8 +9,16 @@ import pytest
 
 from msm_jax import losses, packing, sharding
 from msm_jax.errors import UserError
-from msm_jax.models import lora, rope, transformer
-from msm_jax.models.config import FULL, SLIDING, LoraConfig, ModelConfig, RopeScaling
+from msm_jax.models import lora, remat, rope, transformer
+from msm_jax.models.attention import dense
+from msm_jax.models.config import (
+  FULL,
+  SLIDING,
+  Compute,
+  LoraConfig,
+  ModelConfig,
+  RopeScaling,
+)
 from msm_jax.packing import Piece
 
 CFG = ModelConfig(
@@ -103,7 +111,15 @@ def test_the_loss_of_a_row_is_the_sum_of_its_documents(params):
   np.testing.assert_allclose(together, apart, rtol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{"remat": True}, {"chunk_len": 8}])
+@pytest.mark.parametrize(
+  "changes",
+  [
+    *({"remat": policy} for policy in remat.POLICIES),
+    {"scan_layers": False, "remat": "full"},
+    {"attention": "blocked", "remat": "dots"},
+  ],
+  ids=str,
+)
 def test_saving_memory_changes_no_gradient(params, changes):
   row = packing.make_row(
     [Piece(np.asarray(tokens(1, 30)[0]), np.ones(30, np.float32))], 32
@@ -111,23 +127,20 @@ def test_saving_memory_changes_no_gradient(params, changes):
   batch = {name: jnp.asarray(value)[None] for name, value in row.items()}
 
   def loss(params, **settings):
-    return losses.next_token_nll(params, batch, cfg=CFG, **settings)[0]
+    compute = Compute(**settings)
+    return losses.next_token_nll(params, batch, cfg=CFG, compute=compute)[0]
 
   plain = jax.grad(loss)(params)
-  saving = jax.grad(lambda p: loss(p, **changes))(params)
+  saving = jax.jit(jax.grad(lambda p: loss(p, **changes)))(params)
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(saving), strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-4)
 
 
 def test_attention_matches_a_plain_numpy_line():
-  from msm_jax.models import attention
-
   rng = np.random.default_rng(0)
   q, k, v = (rng.normal(size=(1, 5, heads, 4)).astype("f4") for heads in (4, 2, 2))
   mask = np.tril(np.ones((1, 5, 5), bool))
-  ours = attention.attend(
-    jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), mask, scale=0.5
-  )
+  ours = dense.attend(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), mask, scale=0.5)
   for head in range(4):
     scores = q[0, :, head] @ k[0, :, head // 2].T / 2
     scores = np.where(mask[0], scores, -np.inf)

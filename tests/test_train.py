@@ -12,7 +12,9 @@ import pytest
 from msm_jax import (
   checkpoint,
   input_pipeline,
+  loop,
   losses,
+  metrics,
   optim,
   packing,
   records,
@@ -73,21 +75,20 @@ def config(**changes) -> train_lib.TrainConfig:
   return train_lib.TrainConfig(**(base | changes))
 
 
-def run(tmp_path, rows_dir, name="run", mesh=None, cfg=CFG, **changes):
+def run(tmp_path, rows_dir, name="run", mesh=None, cfg=CFG, meta=META, **changes):
   settings = config(**changes)
   params = transformer.init_params(cfg, jax.random.key(0))
   trainable, frozen = lora.split(params) if cfg.lora else (params, {})
-  return train_lib.train(
-    settings,
-    cfg,
-    params=trainable,
-    frozen=frozen,
-    source=source(rows_dir, settings.num_train_steps * settings.batch_size),
+  job = loop.Job(
+    config=settings,
+    cfg=cfg,
     mesh=mesh or sharding.make_mesh(data=8),
     run_dir=tmp_path / name,
-    meta=META,
+    meta=meta,
     label=name,
   )
+  rows = source(rows_dir, settings.num_train_steps * settings.batch_size)
+  return loop.train(job, params=trainable, frozen=frozen, source=rows)
 
 
 def log(tmp_path, name="run"):
@@ -153,17 +154,17 @@ def test_a_straight_run_equals_a_stopped_and_resumed_one_bit_for_bit(
   tmp_path, rows_dir, monkeypatch
 ):
   straight = run(tmp_path, rows_dir, "straight", checkpoint_every_steps=5)
-  write = train_lib.metrics_lib.Writer.write
+  write = metrics.Writer.write
 
   def write_and_stop(self, step, metrics):
     write(self, step, metrics)
     if step == 7:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(train_lib.metrics_lib.Writer, "write", write_and_stop)
+  monkeypatch.setattr(metrics.Writer, "write", write_and_stop)
   with pytest.raises(Stopped, match="step 7"):
     run(tmp_path, rows_dir, "resumed", checkpoint_every_steps=5)
-  monkeypatch.setattr(train_lib.metrics_lib.Writer, "write", write)
+  monkeypatch.setattr(metrics.Writer, "write", write)
   resumed = run(tmp_path, rows_dir, "resumed", checkpoint_every_steps=5)
   for a, b in zip(jax.tree.leaves(straight), jax.tree.leaves(resumed), strict=True):
     np.testing.assert_array_equal(a, b)
@@ -198,19 +199,8 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused(tmp_path, rows_dir):
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, rows_dir):
   run(tmp_path, rows_dir, num_train_steps=4)
-  params = transformer.init_params(CFG, jax.random.key(0))
   with pytest.raises(UserError, match="another run: its stage is test"):
-    train_lib.train(
-      config(num_train_steps=4),
-      CFG,
-      params=params,
-      frozen={},
-      source=source(rows_dir, 32),
-      mesh=sharding.make_mesh(8),
-      run_dir=tmp_path / "run",
-      meta={"stage": "other"},
-      label="x",
-    )
+    run(tmp_path, rows_dir, num_train_steps=4, meta={"stage": "other"})
 
 
 # The library leaves its own loading coroutine unawaited when a file is missing.

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from msm_jax import losses, packing
-from msm_jax.models.config import ModelConfig
+from msm_jax import losses, packing, sharding
+from msm_jax.models.config import PLAIN, Compute, ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.packing import Piece
+
+_BLOCK = 256  # rows of several blocks: neither their squares nor their logits exist
 
 
 @functools.partial(jax.jit, static_argnames=("cfg",))
 def _row_nll(params, batch, *, cfg):
-  return losses.row_nll(params, batch, cfg=cfg)
+  compute = PLAIN
+  if batch["inputs"].shape[1] % _BLOCK == 0:
+    compute = Compute(attention="blocked", loss_chunk_len=_BLOCK)
+  return losses.row_nll(params, batch, cfg=cfg, compute=compute)
 
 
 def piece_nll(
@@ -41,7 +46,7 @@ def piece_nll(
     filled = [*chosen, *[[]] * (batch_size - len(chosen))]
     made = [packing.make_row([pieces[i] for i in row], seq_len) for row in filled]
     batch = {name: np.stack([row[name] for row in made]) for name in packing.FIELDS}
-    nll_BT = np.asarray(_row_nll(params, batch, cfg=cfg), np.float64)
+    nll_BT = sharding.fetch(_row_nll(params, batch, cfg=cfg)).astype(np.float64)
     for row, members in enumerate(chosen):
       at = 0
       for i in members:

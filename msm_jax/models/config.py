@@ -62,6 +62,24 @@ class LoraConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Compute:
+  """How a model is computed: what it costs, not what comes out.
+
+  `attention` is a backend of `models/attention`, `remat` a policy of `models/remat.py`.
+  `scan_layers` compiles one block and runs it for each layer in turn; unrolled, every
+  layer is compiled. `loss_chunk_len` makes logits for that many positions at a time.
+  """
+
+  attention: str = "dense"
+  remat: str = "none"
+  scan_layers: bool = True
+  loss_chunk_len: int | None = None
+
+
+PLAIN = Compute()  # as the formulas have it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
   """Sizes and traits of a decoder; every field but `family` changes the computation."""
 

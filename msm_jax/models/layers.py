@@ -7,6 +7,7 @@ the mesh. Parameters may be kept in another dtype than the computation; they are
 where they are used.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from msm_jax import sharding
-from msm_jax.models import attention, rope
+from msm_jax.models import attention, matmul, remat, rope
 from msm_jax.models.config import ModelConfig
 
 ACTIVATIONS = {
@@ -31,7 +32,7 @@ _WRITERS = ("o", "down")
 class Surroundings(NamedTuple):
   """What attention knows of where tokens stand: who sees whom, and the angles."""
 
-  mask_BTS: jax.Array
+  attend: attention.Attend
   rope: rope.Table
 
 
@@ -44,7 +45,8 @@ class RMSNorm(nnx.Module):
   def __init__(self, cfg: ModelConfig, size: int, axis: str):
     self.eps = cfg.norm_eps
     self.offset = 1.0 if cfg.zero_centered_norms else 0.0
-    self.scale = nnx.Param(jnp.full(size, 1.0 - self.offset), axes=(axis,))
+    value = jnp.full(size, 1.0 - self.offset, jnp.float32)
+    self.scale = nnx.Param(value, axes=(axis,))
 
   def __call__(self, x: jax.Array) -> jax.Array:
     y = x.astype(jnp.float32)
@@ -80,16 +82,33 @@ class Projection(nnx.Module):
       self.lora_b = nnx.Param(jnp.zeros((rank, *out_dims)), axes=("rank", *outputs))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.num_in_dims)
+    return project(x, self)[0]
+
+  def factors(self) -> list[nnx.Param]:
+    """Returns what multiplies the input."""
+    return [self.kernel] if self.lora_scale is None else [self.kernel, self.lora_a]
+
+  def finish(self, y: jax.Array, low: jax.Array | None = None) -> jax.Array:
+    """Returns the output, given the products of the input and `factors`."""
+    y = remat.product(y)
     if self.has_bias:
-      bias = self.bias[...].astype(x.dtype)
+      bias = self.bias[...].astype(y.dtype)
       y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-    if self.lora_scale is None:
+    if low is None:
       return y
-    low = jnp.tensordot(x, self.lora_a[...].astype(x.dtype), axes=self.num_in_dims)
-    return y + self.lora_scale * jnp.tensordot(
-      low, self.lora_b[...].astype(x.dtype), axes=1
-    )
+    lora_b = self.lora_b[...].astype(y.dtype)
+    return y + self.lora_scale * matmul.project(low, (lora_b,), 1)[0]
+
+
+def project(x: jax.Array, *projections: Projection) -> list[jax.Array]:
+  """Returns what each projection makes of the same input."""
+  factors = [projection.factors() for projection in projections]
+  flat = tuple(factor[...].astype(x.dtype) for each in factors for factor in each)
+  products = iter(matmul.project(x, flat, projections[0].num_in_dims))
+  return [
+    projection.finish(*itertools.islice(products, len(each)))
+    for projection, each in zip(projections, factors, strict=True)
+  ]
 
 
 class Attention(nnx.Module):
@@ -116,7 +135,7 @@ class Attention(nnx.Module):
     `cache` is None or (k [B, S, K, H], v [B, S, K, H], slots [B, T]): the new keys and
     values are written to their slots first, then all slots are attended to.
     """
-    q_BTNH, k_BSKH, v_BSKH = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
+    q_BTNH, k_BSKH, v_BSKH = project(x_BTD, self.q, self.k, self.v)
     if self.qk_norm:
       q_BTNH, k_BSKH = self.q_norm(q_BTNH), self.k_norm(k_BSKH)
     q_BTNH, k_BSKH = (rope.rotate(x, around.rope) for x in (q_BTNH, k_BSKH))
@@ -126,9 +145,7 @@ class Attention(nnx.Module):
       k_BSKH = old_k.at[rows_B1, slots_BT].set(k_BSKH)
       v_BSKH = old_v.at[rows_B1, slots_BT].set(v_BSKH)
       cache = (k_BSKH, v_BSKH)
-    out_BTNH = attention.attend(
-      q_BTNH, k_BSKH, v_BSKH, around.mask_BTS, scale=self.scale, softcap=self.softcap
-    )
+    out_BTNH = around.attend(q_BTNH, k_BSKH, v_BSKH, self.scale, self.softcap)
     out_BTNH = sharding.constrain(out_BTNH, "batch", "length", "heads", "head_dim")
     return self.o(out_BTNH), cache
 
@@ -144,5 +161,9 @@ class Mlp(nnx.Module):
     self.down = Projection(cfg, "down", mlp, embed, rngs)
 
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    hidden_BTF = ACTIVATIONS[self.activation](self.gate(x_BTD)) * self.up(x_BTD)
+    gate_BTF, up_BTF = project(x_BTD, self.gate, self.up)
+    # Its derivatives are computed again from the two: keeping them would double what
+    # the backward pass holds of a block.
+    gated = jax.checkpoint(lambda gate, up: ACTIVATIONS[self.activation](gate) * up)
+    hidden_BTF = gated(gate_BTF, up_BTF)
     return self.down(sharding.constrain(hidden_BTF, "batch", "length", "mlp"))

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from msm_jax import sharding
-from msm_jax.models import attention, layers, rope
-from msm_jax.models.config import FULL, SLIDING, ModelConfig
+from msm_jax.models import attention, layers, remat, rope
+from msm_jax.models.config import FULL, PLAIN, SLIDING, Compute, ModelConfig
 from msm_jax.models.lora import Params
 
 Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, K, H]
@@ -89,7 +89,7 @@ class Transformer(nnx.Module):
     segment_ids_BT: jax.Array | None = None,
     cache: Cache | None = None,
     *,
-    remat: bool = False,
+    compute: Compute = PLAIN,
   ) -> tuple[jax.Array, Cache | None]:
     """Returns the normed last hidden states [B, T, D] and the cache with them added.
 
@@ -97,23 +97,25 @@ class Transformer(nnx.Module):
     the slots up to their own position. One of `segment_ids_BT` and `cache` is given.
     """
     assert (segment_ids_BT is None) != (cache is None)
-    cfg = self.cfg
-    x_BTD = self._embed(tokens_BT)
-    kinds = tuple(dict.fromkeys(cfg.layer_types)) or (FULL,)
+    kinds = tuple(dict.fromkeys(self.cfg.layer_types)) or (FULL,)
     around = [
-      self._surroundings(kind, positions_BT, segment_ids_BT, cache) for kind in kinds
+      self._surroundings(kind, positions_BT, segment_ids_BT, cache, compute)
+      for kind in kinds
     ]
-    kind_L = None
-    if len(kinds) > 1:
-      kind_L = jnp.asarray([kinds.index(kind) for kind in cfg.layer_types])
+    kind_L = [kinds.index(kind) for kind in self.cfg.layer_types]
 
-    def run_block(x_BTD, layer):
-      block, kv, kind = layer
+    def run_block(x_BTD, layer, around):
+      block, kv = layer
       kv = None if kv is None else (*kv, positions_BT)
-      return block(x_BTD, _choose(around, kind), kv)
+      return block(remat.block_input(x_BTD), around, kv)
 
-    body = jax.checkpoint(run_block) if remat else run_block
-    x_BTD, cache = jax.lax.scan(body, x_BTD, (self.layers, cache, kind_L))
+    x_BTD, stacked = self._embed(tokens_BT), (self.layers, cache)
+    if compute.scan_layers:
+      x_BTD, cache = _scan(run_block, x_BTD, stacked, around, kind_L, compute)
+    else:
+      around = _computed_once(around, positions_BT)
+      around_L = [around[kind] for kind in kind_L or [0] * self.cfg.num_layers]
+      x_BTD, cache = _unroll(run_block, x_BTD, stacked, around_L, compute)
     return self.final_norm(x_BTD), cache
 
   def _embed(self, tokens_BT: jax.Array) -> jax.Array:
@@ -124,42 +126,96 @@ class Transformer(nnx.Module):
     return sharding.constrain(x_BTD, "batch", "length", "activation_embed")
 
   def _surroundings(
-    self, kind: str, positions_BT, segment_ids_BT, cache
+    self, kind: str, positions_BT, segment_ids_BT, cache, compute
   ) -> layers.Surroundings:
     """Returns what layers of one kind know of where tokens stand."""
     cfg, sliding = self.cfg, kind == SLIDING
     window = cfg.sliding_window if sliding else None
     if cache is None:
-      mask_BTS = attention.packed_mask(segment_ids_BT, window)
+      attend = attention.packed(compute.attention, segment_ids_BT, window)
     else:
-      mask_BTS = attention.cache_mask(positions_BT, cache[0].shape[2], window)
+      attend = attention.cached(positions_BT, cache[0].shape[2], window)
     theta, scaling = cfg.rope_theta, cfg.rope_scaling
     if sliding and cfg.local_rope_theta is not None:
       theta, scaling = cfg.local_rope_theta, None
     table = rope.table(positions_BT, cfg.head_dim, theta, scaling)
-    return layers.Surroundings(mask_BTS, table)
+    return layers.Surroundings(attend, table)
+
+  def output_kernel(self) -> jax.Array:
+    """Returns [D, V]: what hidden states are multiplied with for logits."""
+    if self.cfg.tie_embeddings:
+      return self.embed.embedding[...].T
+    return self.lm_head.kernel[...]
 
   def unembed(self, x_BTD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, T, V]."""
-    if self.cfg.tie_embeddings:
-      kernel_DV = self.embed.embedding[...].T
-    else:
-      kernel_DV = self.lm_head.kernel[...]
     logits_BTV = jnp.einsum(
       "BTD,DV->BTV",
       x_BTD,
-      kernel_DV.astype(x_BTD.dtype),
+      self.output_kernel().astype(x_BTD.dtype),
       preferred_element_type=jnp.float32,
     )
     cap = self.cfg.final_softcap
     return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
 
+def _scan(run_block, x_BTD, stacked, around, kind_L, compute: Compute):
+  """Runs one block, compiled once, for every layer in turn."""
+
+  def body(x_BTD, layer):
+    layer, kind = layer
+    return run_block(x_BTD, layer, _choose(around, kind))
+
+  body = remat.wrap(body, compute.remat, is_scanned=True)
+  kind_L = jnp.asarray(kind_L) if len(around) > 1 else None
+  return jax.lax.scan(body, x_BTD, (stacked, kind_L))
+
+
+def _unroll(run_block, x_BTD, stacked, around_L, compute: Compute):
+  """Runs every layer as code of its own."""
+  kv_L = []
+  for layer, around in zip(_unstack(stacked, len(around_L)), around_L, strict=True):
+    body = functools.partial(run_block, around=around)
+    x_BTD, kv = remat.wrap(body, compute.remat, is_scanned=False)(x_BTD, layer)
+    kv_L.append(kv)
+  return x_BTD, jax.tree.map(lambda *kv: jnp.stack(kv), *kv_L)
+
+
 def _choose(around: list[layers.Surroundings], kind: jax.Array | None):
   """Returns one of two surroundings, or the only one there is."""
   if kind is None:
     return around[0]
-  return jax.tree.map(lambda a, b: jnp.where(kind == 0, a, b), *around)
+  attends, tables = zip(*around, strict=True)
+
+  def attend(q_BTNH, k_BSKH, v_BSKH, scale, softcap):
+    ways = [lambda *qkv, way=way: way(*qkv, scale, softcap) for way in attends]
+    return jax.lax.switch(kind, ways, q_BTNH, k_BSKH, v_BSKH)
+
+  table = jax.tree.map(lambda a, b: jnp.where(kind == 0, a, b), *tables)
+  return layers.Surroundings(attend, table)
+
+
+def _computed_once(around: list[layers.Surroundings], positions_BT: jax.Array):
+  """Returns `around` with tables that exist.
+
+  On a CPU, XLA would rather compute every cosine again in each layer and head (3 % of a
+  step); it cannot look through a condition that it does not know to hold.
+  """
+  tables = [each.rope for each in around]
+  is_so = positions_BT[0, 0] >= 0
+  zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+  tables = jax.lax.cond(is_so, lambda t: t, zeros, tables)
+  return [each._replace(rope=t) for each, t in zip(around, tables, strict=True)]
+
+
+def _unstack(tree: Any, num_layers: int) -> list[Any]:
+  """Returns the tree of each layer; the gradient is one concatenation."""
+  leaves, structure = jax.tree.flatten(tree)
+  parts = [jax.lax.split(leaf, [1] * num_layers) for leaf in leaves]
+  return [
+    jax.tree.unflatten(structure, [part[0] for part in layer])
+    for layer in zip(*parts, strict=True)
+  ]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Attention: one function over packed rows or a cache.
+"""The definition of attention: masks, and a softmax over the whole square.
 
 B batch, T query, S key, N heads, K kv heads, G = N / K, H head dim.
 """
@@ -57,3 +57,12 @@ def attend(
   weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
   out_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH)
   return out_BTKGH.reshape(B, T, N, H)
+
+
+def masked(mask_BTS: jax.Array):
+  """Returns `attend` under this mask."""
+
+  def under_mask(q_BTNH, k_BSKH, v_BSKH, scale, softcap):
+    return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale=scale, softcap=softcap)
+
+  return under_mask

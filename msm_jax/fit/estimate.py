@@ -1,0 +1,124 @@
+"""What a step costs on a slice, as a model: time by rooflines, memory from below.
+
+It orders what a search tries and says which tries are vain. Nothing in it is a
+measurement, and no figure of memory that is reported comes from it.
+
+Time of a microbatch is the longest of
+
+  products       FLOPs of the model, and of what `remat` computes again, at peak rate
+  interconnect   weights gathered over `fsdp` for the forward and the backward pass in
+                 the dtype of the computation, float32 gradients scattered once;
+                 activations summed over `tensor` four times a layer
+  memory         weights read by each product, kept activations written and read
+  host           what `remat='offload'` sends there and back
+
+and a step is that times the microbatches, plus reading and writing the optimizer's
+state. Overlap is perfect, the network between slices free: real steps are slower.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+
+from msm_jax.fit.case import Case
+from msm_jax.fit.topology import Topology
+from msm_jax.models import lora, transformer
+from msm_jax.models.config import ModelConfig
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """Seconds of a step, bytes per device that it cannot do without."""
+
+  seconds: float
+  at_least: int
+  kept: int  # of activations, among them
+
+
+def estimate(case: Case, topology: Topology, mesh: Mapping[str, int]) -> Estimate:
+  """Returns the estimate for a case on a slice."""
+  sizes = _Sizes(case, mesh)
+  kept = sizes.kept_activations()
+  return Estimate(
+    seconds=_seconds(sizes, topology, kept),
+    at_least=sizes.held + kept,
+    kept=kept,
+  )
+
+
+class _Sizes:
+  """Bytes and FLOPs of a device."""
+
+  def __init__(self, case: Case, mesh: Mapping[str, int]):
+    cfg, config = case.cfg, case.config
+    self.case, self.cfg, self.mesh = case, cfg, mesh
+    self.num_devices = math.prod(mesh.values())
+    self.width = 2 if cfg.dtype == "bfloat16" else 4
+    self.num_microbatches = config.num_microbatches
+    rows = config.batch_size // config.num_microbatches
+    self.tokens = rows * config.seq_len // (mesh["data"] * mesh["fsdp"])
+    parts = mesh["fsdp"] * mesh["tensor"]
+    base, adapter = cfg.num_params(), num_adapter_params(cfg)
+    self.trained = (base if case.trains_all else adapter) / parts
+    self.frozen = 0 if case.trains_all else base / parts
+    self.weights = (base + adapter) / mesh["tensor"]  # once gathered
+    frozen_width = 2 if case.base_dtype == "bfloat16" else 4
+    # Parameters, two moments and the gradient's sum in float32.
+    self.held = int(16 * self.trained + frozen_width * self.frozen)
+
+  def kept_activations(self) -> int:
+    """Returns what the backward pass is sure to find: products and inputs of blocks."""
+    cfg, tensor = self.cfg, self.mesh["tensor"]
+    remat = self.case.config.remat
+    block_input = 0 if remat == "offload" else cfg.embed_dim
+    if remat in ("full", "offload"):
+      per_layer = block_input
+    else:
+      heads = (2 * cfg.num_heads + 2 * cfg.num_kv_heads) * cfg.head_dim
+      per_layer = block_input + cfg.embed_dim + (heads + 2 * cfg.mlp_dim) / tensor
+    return int(self.width * self.tokens * cfg.num_layers * per_layer)
+
+
+def _seconds(sizes: _Sizes, topology: Topology, kept: int) -> float:
+  case, cfg, mesh, chip = sizes.case, sizes.cfg, sizes.mesh, topology.chip
+  remat, tokens, width = case.config.remat, sizes.tokens, sizes.width
+  per_chip = chip.devices_per_chip
+  again = remat in ("full", "offload")
+  per_token = cfg.flops_per_token(case.config.seq_len, train_base=case.trains_all)
+  if again:
+    per_token += forward_flops_of_blocks(cfg, case.config.seq_len)
+  products = tokens * per_token / mesh["tensor"] / (chip.peak_flops / per_chip)
+
+  gathered = sizes.weights * (1 - 1 / mesh["fsdp"])
+  moved = 2 * width * gathered + (4 * gathered if case.trains_all else 0)
+  summed = 2 * (1 - 1 / mesh["tensor"]) * width * tokens * cfg.embed_dim
+  moved += (6 if again else 4) * cfg.num_layers * summed
+  interconnect = moved / (chip.ici_bytes_per_s / per_chip)
+
+  passes = (3 if case.trains_all else 2) + again
+  memory = (passes * width * sizes.weights + 2 * kept) / (
+    chip.hbm_bytes_per_s / per_chip
+  )
+  host = 0.0
+  if remat == "offload":
+    sent = 2 * width * tokens * cfg.num_layers * cfg.embed_dim
+    host = sent / (chip.host_bytes_per_s / per_chip)
+  optimizer = 2 * 12 * sizes.trained / (chip.hbm_bytes_per_s / per_chip)
+  return sizes.num_microbatches * max(products, interconnect, memory, host) + optimizer
+
+
+def forward_flops_of_blocks(cfg: ModelConfig, seq_len: int) -> float:
+  """Returns FLOPs per token of the forward pass without the output layer."""
+  without_head = dataclasses.replace(cfg, vocab_size=0)
+  # Of 6 per weight and 12 per key, the forward pass has a third.
+  return without_head.flops_per_token(seq_len) / 3
+
+
+def num_adapter_params(cfg: ModelConfig) -> int:
+  """Returns the number of adapter parameters."""
+  adapter = lora.split(transformer.abstract_params(cfg))[0]
+  return sum(leaf.size for leaf in jax.tree.leaves(adapter))

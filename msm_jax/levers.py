@@ -1,0 +1,56 @@
+"""What lowers the memory of a stage, told when there was not enough of it."""
+
+import contextlib
+from collections.abc import Iterator
+
+from jax.sharding import Mesh
+
+from msm_jax import faults, sharding
+from msm_jax.errors import UserError
+from msm_jax.models.config import ModelConfig
+from msm_jax.train import TrainConfig
+
+
+@contextlib.contextmanager
+def memory_explained(
+  label: str, config: TrainConfig, cfg: ModelConfig, mesh: Mesh
+) -> Iterator[None]:
+  """Turns running out of memory within its block into a UserError that names levers."""
+  try:
+    yield
+  except Exception as error:
+    if not faults.is_out_of_memory(error):
+      raise
+    levers = "; ".join(memory_levers(config, cfg, mesh))
+    reason = " ".join(str(error).split())[:200]
+    raise UserError(
+      f"{label}: out of memory ({reason}). What helps, most useful first: {levers}"
+    ) from error
+
+
+def memory_levers(config: TrainConfig, cfg: ModelConfig, mesh: Mesh) -> list[str]:
+  """Returns the settings that would lower memory and are not in use yet."""
+  levers = []
+  shards = sharding.num_batch_shards(mesh)
+  per_shard = config.batch_size // shards // config.num_microbatches
+  if per_shard > 1:
+    more = config.num_microbatches * min(
+      n for n in range(2, per_shard + 1) if per_shard % n == 0
+    )
+    levers.append(f"num_microbatches={more} (now {config.num_microbatches})")
+  if config.remat in (False, "none"):
+    levers.append("remat (recompute blocks in the backward pass; now off)")
+  if config.loss_chunk_len is None and config.seq_len > 256:
+    levers.append(
+      f"loss_chunk_len=256 (logits of {cfg.vocab_size} tokens for a part of a row at a "
+      "time; now whole rows)"
+    )
+  if mesh.shape["data"] > 1:
+    levers.append(
+      f"config.mesh fsdp={mesh.shape['data'] * mesh.shape['fsdp']}, data=1 (parameters "
+      "and optimizer divided over the devices)"
+    )
+  if cfg.dtype != "bfloat16":
+    levers.append("config.model.dtype='bfloat16' (activations)")
+  levers.append("a shorter seq_len, or more devices")
+  return levers

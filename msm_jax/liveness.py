@@ -1,0 +1,129 @@
+"""Whether the other processes of a run are still there."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+from msm_jax import distributed, exits
+
+GO_ON = "run again to go on from the last checkpoint"
+_PULSE, _LEFT, _FAILED = "msm_jax/pulse", "left", "failed"
+_HANDLERS: list[object] = []  # a C callback must outlive its registration
+
+
+class Pulse:
+  """Signs of life between the processes of a run, through JAX's coordination service.
+
+  A thread tells and listens, so that a process that computes is still heard of. JAX has
+  heartbeats too, but aborts on them, without saying which process was lost.
+  """
+
+  def __init__(self, deadline_s: float):
+    self._deadline_s = deadline_s
+    self._left = threading.Event()
+    # Other process -> (what it said last, when that changed on our clock).
+    self._heard: dict[int, tuple[str, float]] = {}
+    self._answered = time.monotonic()  # when the service did
+    threading.Thread(target=self._beat, name="pulse", daemon=True).start()
+
+  def leave(self, *, failed: bool = False) -> None:
+    """Says that this process will not be heard of again."""
+    self._left.set()
+    with contextlib.suppress(Exception):
+      self._tell(_FAILED if failed else _LEFT)
+
+  def lost(self) -> str | None:
+    """Returns who has not been heard of for too long, as a phrase; None if nobody."""
+    now = time.monotonic()
+    limit = f"for {self._deadline_s:g} s (config.run.process_deadline_s)"
+    if now - self._answered > self._deadline_s:
+      return f"process 0 was not heard of {limit}"
+    for number, (said, since) in sorted(self._heard.items()):
+      # All may have failed alike: each gets the time to say why.
+      if said != _LEFT and now - since > self._deadline_s:
+        if said == _FAILED:
+          return f"process {number} ended with an error (it says which)"
+        return f"process {number} was not heard of {limit}"
+    return None
+
+  def _beat(self) -> None:
+    count = 0
+    while not self._left.wait(min(self._deadline_s / 5, 2.0)):
+      count += 1
+      with contextlib.suppress(Exception):  # process 0 is gone: `lost` will say so
+        self._tell(str(count))
+        self._listen()
+        self._answered = time.monotonic()
+
+  def _tell(self, text: str) -> None:
+    key = f"{_PULSE}/{distributed.process_index()}"
+    _service().key_value_set(key, text, allow_overwrite=True)
+
+  def _listen(self) -> None:
+    now = time.monotonic()
+    for key, said in _service().key_value_dir_get(f"{_PULSE}/"):
+      number = int(key.rsplit("/", 1)[1])
+      if (
+        number != distributed.process_index()
+        and self._heard.get(number, ("",))[0] != said
+      ):
+        self._heard[number] = said, now
+
+
+def _service():
+  """Returns the client of JAX's coordination service, for which there is no public
+  name; Orbax uses it in the same way.
+  """
+  from jax._src import distributed as jax_distributed
+
+  return jax_distributed.global_state.client
+
+
+def catch_abort(patience_s: float) -> None:
+  """Lets an abort that follows from the loss of a process end with 75.
+
+  JAX's runtime aborts a process as soon as its connection to process 0 breaks, and the
+  CPU's collectives may when one is lost in the middle of them; neither has a usable
+  hook. So an abort waits `patience_s` for process 0 to be found gone, or for the
+  watchdog to find another one lost and end the process. Any other abort remains one.
+  """
+  if _HANDLERS:
+    return
+  address = os.environ.get(distributed.ADDRESS, "")
+  number = distributed.process_index()
+
+  def on_abort(_: int) -> None:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+      if number and _is_gone(address):
+        say(f"process {number}: process 0 was lost; {GO_ON}")
+        os._exit(exits.STOPPED)
+      time.sleep(0.2)
+
+  # A Python handler would only run in the main thread, which waits in a collective.
+  handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
+  _HANDLERS.append(handler)
+  register = ctypes.CDLL(None).signal
+  register.argtypes = (ctypes.c_int, ctypes.c_void_p)
+  register.restype = ctypes.c_void_p
+  register(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+
+
+def say(line: str) -> None:
+  """Prints a line on stderr, from whichever process: each host keeps its own."""
+  print(line, file=sys.stderr, flush=True)
+
+
+def _is_gone(address: str) -> bool:
+  """Returns whether nobody listens at host:port."""
+  host, _, port = address.rpartition(":")
+  try:
+    socket.create_connection((host, int(port)), timeout=2).close()
+  except (OSError, ValueError):
+    return True
+  return False
