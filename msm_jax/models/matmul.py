@@ -10,6 +10,7 @@ to XLA, in the dtype of its factors: it crosses the mesh in that dtype.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
