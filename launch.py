@@ -41,14 +41,12 @@ flags.DEFINE_string("logits_out", None, "verify: where to write float32 logits, 
 flags.DEFINE_multi_string("prompt", [], "sample: a user turn (or text); may repeat")
 flags.DEFINE_bool("raw", False, "sample: the prompt is text to go on with, not a chat")
 flags.DEFINE_float("temperature", 0.0, "sample: 0 is greedy")
-flags.DEFINE_integer(
-  "max_new_tokens", 64, "sample: at most this many tokens", lower_bound=1
-)
+flags.DEFINE_integer("max_new_tokens", 64, "sample: at most so many", lower_bound=1)
 flags.DEFINE_integer("limit", 5, "show: how many records or rows", lower_bound=1)
 flags.DEFINE_bool("sample", False, "show: draw --limit records of a corpus (--seed)")
 flags.DEFINE_bool("stats", False, "show: figures of a corpus or a shard")
 flags.DEFINE_string(
-  "row", None, "show: the record (or packed row) with this id or number, all of it"
+  "row", None, "show: the record (or packed row) of this id or number"
 )
 flags.DEFINE_bool("verify", False, "show: compare a corpus with its manifest")
 flags.DEFINE_string("topology", None, "fit: a TPU slice (v5e:4x4) or family (v5e)")
@@ -246,13 +244,13 @@ def show() -> None:
   if len(_POSITIONAL) != 1:
     raise UserError("show needs one PATH: python launch.py show PATH [--limit=N]")
   path = pathlib.Path(_POSITIONAL[0])
-  asked = {name: FLAGS[name].value for name in ("sample", "stats", "row", "verify")}
-  asked = {name: value for name, value in asked.items() if value not in (None, False)}
+  ways = ("sample", "stats", "row", "verify")
+  asked = {name: FLAGS[name].value for name in ways if FLAGS[name].value}
+  settings = {"limit": FLAGS.limit, "colour": sys.stdout.isatty()}
   if asked:
-    lines = show_corpus.show(path, asked, limit=FLAGS.limit, seed=_draw_seed())
+    _print(show_corpus.show(path, asked, seed=_draw_seed(), **settings))
   else:
-    lines = show_lib.show(path, limit=FLAGS.limit, colour=sys.stdout.isatty())
-  _print(lines)
+    _print(show_lib.show(path, **settings))
 
 
 def fit() -> None:
@@ -263,8 +261,7 @@ def fit() -> None:
   _needed("topology")
   names = ("topology", "num_slices", "arm", "stage")
   question = fit_lib.Question(**{name: FLAGS[name].value for name in names})
-  for line in fit_lib.run(_experiment(), workdir, question):
-    print(line, flush=True)
+  _print(fit_lib.run(_experiment(), workdir, question), at_once=True)
 
 
 def doctor() -> None:
@@ -399,7 +396,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  code = main(sys.argv)
-  if code:
-    distributed.leave(code)
-  sys.exit(code)
+  distributed.leave(main(sys.argv))

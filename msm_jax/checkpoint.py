@@ -8,6 +8,7 @@ that does not hold what was saved (`integrity.py`), is left behind with a loud m
 and the one before it is used.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -151,7 +152,11 @@ class Checkpointer:
       self._completed, self._saving = self._saving, None
 
   def last_good(self) -> str:
-    """Returns a phrase about the newest checkpoint that is complete."""
+    """Returns a phrase about the newest checkpoint that is complete, when one that is
+    being written is.
+    """
+    with contextlib.suppress(Exception):  # then the one before it is the last
+      self._complete()
     steps = [step for step in self.steps() if step != self._saving]
     if not steps:
       return "there is no checkpoint yet"
@@ -228,8 +233,8 @@ class Checkpointer:
     """Moves damaged steps out of the way, so that they can be saved again."""
     if self._read_only or not damaged:
       return
-    if jax.process_index() == 0:
-      for step in damaged:
+    with distributed.together():  # nobody looks again before they are gone
+      for step in damaged if distributed.is_first() else ():
         target = self.directory.with_name("damaged") / f"{step}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
         os.replace(self.directory / str(step), target)
@@ -244,8 +249,10 @@ class Checkpointer:
       steps = [step]
     damaged: list[int] = []
     for candidate in steps:
-      loaded, problem = self._try(candidate, parts, meta)
+      loaded, digests, problem = self._try(candidate, parts, meta)
       problem = next(filter(None, distributed.exchange(problem)), "")
+      # A digest is the work of all processes, so it comes after they agree.
+      problem = problem or _wrong_digests(loaded.tree, digests)
       if not problem:
         self._put_away(damaged)
         return loaded
@@ -267,20 +274,20 @@ class Checkpointer:
 
   def _try(
     self, step: int, parts: dict[str, Any], meta: dict[str, Any]
-  ) -> tuple[Loaded | None, str]:
-    """Returns (the step, "") or (None, what is wrong with it)."""
+  ) -> tuple[Loaded | None, str | None, str]:
+    """Returns (the step, its digests, "") or (None, None, what is wrong with it)."""
     try:
       found, digests = self._read_sealed(step)
       _check_meta(self.directory / str(step), found, meta)
       tree = self._inner.load_checkpointables(step, parts)
-      _check_digests(tree, digests)
-      return Loaded(step, tree, found), ""
+      return Loaded(step, tree, found), digests, ""
     except (UserError, MemoryError):
       raise
     except Exception as error:  # the library's errors have no common base
       if faults.is_out_of_memory(error):
         raise
-      return None, f"{type(error.__cause__ or error).__name__}: {_first_line(error)}"
+      reason = f"{type(error.__cause__ or error).__name__}: {_first_line(error)}"
+      return None, None, reason
 
 
 def _sealed(meta: dict[str, Any], digests: str) -> dict[str, Any]:
@@ -288,22 +295,22 @@ def _sealed(meta: dict[str, Any], digests: str) -> dict[str, Any]:
   return {**meta, "digests": digests, "sha256": records.sha256_json([meta, digests])}
 
 
-def _check_digests(parts: dict[str, Any], digests: str | None) -> None:
-  """Raises a ValueError for leaves that are not what was saved."""
+def _wrong_digests(parts: dict[str, Any], digests: str | None) -> str:
+  """Returns what is wrong with leaves that are not what was saved, "" if nothing is."""
   if digests is None:
-    return
+    return ""
   # The leaves of `params` come first, so that they can be checked alone.
   given = [parts[name] for name in _PARTS if name in parts]
   found = integrity.inspect(given)[0]
   if digests.startswith(found):
-    return
+    return ""
   paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(given)]
   size = len(found) // len(paths)
   at = [slice(i * size, (i + 1) * size) for i in range(len(paths))]
   wrong = [
     path for path, one in zip(paths, at, strict=True) if found[one] != digests[one]
   ]
-  raise ValueError(f"its files were changed: {len(wrong)} leaves, the first {wrong[0]}")
+  return f"its files were changed: {len(wrong)} leaves, the first {wrong[0]}"
 
 
 def _context() -> ocp.Context:

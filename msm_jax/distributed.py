@@ -22,6 +22,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import NoReturn
 
 import numpy as np
 
@@ -76,36 +78,38 @@ def initialize(timeout_s: float = 300.0) -> None:
 
 def shutdown() -> None:
   """Leaves the other processes, once all are here; nothing when there are none."""
-  if "jax" in sys.modules and num_processes() > 1:
-    sys.modules["jax"].distributed.shutdown()
+  if num_processes() > 1:
+    _jax().distributed.shutdown()
 
 
-def leave(code: int, timeout_s: float = 5.0) -> None:
-  """Ends a process that failed; nothing when there are no others.
+def leave(code: int, timeout_s: float = 5.0) -> NoReturn:
+  """Ends this process with `code`; one that failed does not wait for the others.
 
   They may not have failed, and then would never come to the barrier at the end.
   """
-  if num_processes() == 1:
-    return
-  farewell = threading.Thread(target=shutdown, daemon=True)
-  farewell.start()
-  farewell.join(timeout_s)
-  sys.stderr.flush()
-  os._exit(code)
+  if code and num_processes() > 1:
+    farewell = threading.Thread(target=shutdown, daemon=True)
+    farewell.start()
+    farewell.join(timeout_s)
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
 
 
 def num_processes() -> int:
   """Returns how many processes run together; does not start a backend for one."""
-  import jax
-
-  return jax.process_count() if jax.distributed.is_initialized() else 1
+  return _jax().process_count() if _jax() else 1
 
 
 def process_index() -> int:
   """Returns which process this is."""
-  import jax
+  return _jax().process_index() if _jax() else 0
 
-  return jax.process_index() if jax.distributed.is_initialized() else 0
+
+def _jax() -> ModuleType | None:
+  """Returns JAX where there are other processes; else it need not be imported."""
+  jax = sys.modules.get("jax")  # `initialize` imports it
+  return jax if jax is not None and jax.distributed.is_initialized() else None
 
 
 def is_first() -> bool:

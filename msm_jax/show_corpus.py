@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msm_jax import records, rejects, words
+from msm_jax import show as show_lib
 from msm_jax.errors import UserError
 
 _BODY = ("text", "messages", "options")
@@ -67,14 +68,15 @@ class Corpus:
 
 
 def show(
-  path: pathlib.Path, asked: Mapping[str, Any], *, limit: int, seed: int
+  path: pathlib.Path, asked: Mapping[str, Any], *, limit: int, seed: int, colour: bool
 ) -> Iterator[str]:
   """Yields the lines of one way to look closer.
 
   Args:
-    path: a corpus or a shard.
+    path: a corpus or a shard; for a row also the rows of one component of a stage.
     asked: one of sample, stats, row (with the id or number) and verify.
     limit, seed: of a draw.
+    colour: of packed rows.
 
   Raises:
     UserError: more than one way is asked for.
@@ -82,6 +84,8 @@ def show(
   if len(asked) > 1:
     raise UserError(f"show: one of --{' and --'.join(asked)} at a time")
   (way,) = asked
+  if way == "row" and show_lib.is_rows(path):
+    return show_lib.packed_row(path, asked[way], colour=colour)
   if way == "row":
     return row(path, asked[way])
   if way == "sample":

@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from test_launch import launch
 
-from msm_jax import records, show_corpus
+from msm_jax import packing, records, show_corpus, tokenizer
 from msm_jax.errors import UserError
+from msm_jax.packing import Piece
 
 NUM_RECORDS = 25
 
@@ -156,6 +158,27 @@ def test_an_empty_corpus_and_packed_rows(tmp_path):
   records.write_dataset(tmp_path / "rows", [], manifest={"components": []})
   with pytest.raises(UserError, match="holds packed rows"):
     list(show_corpus.stats(tmp_path / "rows"))
+
+
+def test_a_packed_row_is_shown_by_its_number(tmp_path):
+  texts = ["gouda is mild .", "brie is soft ."]
+  tok = tokenizer.train_sentencepiece(
+    texts,
+    tmp_path / "tokenizer",
+    model_type="word",
+    vocab_size=12,
+    chat_template=None,
+  )
+  pieces = [Piece(tok.encode(text).ids, np.ones(4)) for text in texts]
+  rows = [packing.to_record(packing.make_row([piece], 8)) for piece in pieces]
+  directory = tmp_path / "rows" / "msm" / "docs"
+  records.write_dataset(directory, rows, manifest={})
+  done = launch("show", directory, "--row=1")
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith("row 1 of 2") and "brie" in done.stdout
+  assert "gouda" not in done.stdout
+  done = launch("show", directory, "--row=2")
+  assert done.returncode == 2 and "has rows 0 to 1" in done.stderr
 
 
 def test_the_command_line_asks_for_one_thing_at_a_time(corpus):

@@ -230,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ro
   bad = optim.OptimConfig(
     learning_rate=1e30, schedule="constant", warmup_steps=0, clip_norm=None
   )
-  with pytest.raises(UserError, match="the loss is nan at step"):
+  with pytest.raises(UserError, match="the grad_norm is nan at step 2"):
     run(tmp_path, rows_dir, optimizer=bad, checkpoint_every_steps=1)
   logged = {line["step"] for line in log(tmp_path)}
   with checkpoint.Checkpointer(tmp_path / "run", read_only=True) as checkpointer:

@@ -140,7 +140,4 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
-  code = _run()
-  if code:
-    distributed.leave(code)
-  sys.exit(code)
+  distributed.leave(_run())
