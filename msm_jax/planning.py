@@ -4,11 +4,11 @@ Optimizer steps are the unit that decides whether a stage can teach anything; so
 tokens in so few steps have been mistaken for a null result.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from msm_jax import origin, prepare
+from msm_jax import origin, prepare, sharding
+from msm_jax.errors import UserError
 from msm_jax.experiment import Experiment, StageConfig
 from msm_jax.fit import case, estimate
 from msm_jax.fit import report as fit_report
@@ -29,11 +29,17 @@ def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
     yield f"optimizer steps over all runs: {sum(steps) * num_seeds}"
   absent = origin.absent(experiment.model, experiment.seeds[0])
   if absent:
-    yield (
-      f"model: {' and '.join(absent)} is not there yet: parameters and memory can be "
-      "told once it is, and `train` refuses until then"
-    )
-    return
+    try:
+      note = case.model(experiment, workdir).note
+    except UserError:
+      note = None
+    if note is None:
+      yield (
+        f"model: {' and '.join(absent)} is not there yet: parameters and memory can be "
+        "told once it is, and `train` refuses until then"
+      )
+      return
+    yield f"model: {note}; `train` refuses until then"
   yield from _model_lines(experiment, workdir)
   yield from fit_report.plan_lines(experiment, workdir)
 
@@ -58,22 +64,19 @@ def _num_steps(stage: StageConfig, workdir: pathlib.Path) -> int | None:
 
 
 def num_bytes(experiment: Experiment, workdir: pathlib.Path) -> int:
-  """Returns how much weights, gradients and optimizer take over the mesh."""
-  cfg, adapters = case.model(experiment, workdir)
-  trained, frozen = cfg.num_params(), 0
-  if not _trains_all(experiment):
-    trained, frozen = (
-      estimate.num_adapter_params(dataclasses.replace(cfg, lora=adapters)),
-      trained,
-    )
-  width = 2 if experiment.model.base_dtype == "bfloat16" else 4
-  # Gradient and two moments beside what is trained, all float32.
-  return width * frozen + 4 * 4 * trained
+  """Returns how much weights, gradients and optimizer take over the mesh, of the stage
+  that needs most.
+  """
+  whole = dict.fromkeys(sharding.MESH_AXES, 1)
+  cases = case.find(experiment, workdir)
+  return max(estimate.num_held(each, whole) for each in cases)
 
 
 def _model_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
-  cfg, _ = case.model(experiment, workdir)
-  yield f"model: {cfg.num_params() / 1e6:.2f}M parameters"
+  given = case.model(experiment, workdir)
+  yield f"model: {given.cfg.num_params() / 1e6:.2f}M parameters"
+  if not experiment.paths():
+    return
   held = f"base in {experiment.model.base_dtype}, adapters in float32"
   yield (
     "weights, gradients and optimizer: "

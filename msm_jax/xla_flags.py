@@ -7,8 +7,6 @@ supports them: fused all-gathers may hang or give wrong results on any chip but 
 compiles with the same ones, on a machine without a TPU.
 """
 
-from collections.abc import Mapping
-
 from jax.sharding import Mesh
 
 _ASYNC = {
@@ -57,8 +55,3 @@ def parse(arguments: str) -> tuple[dict[str, str], list[str]]:
     else:
       others.append(word)
   return flags, others
-
-
-def text(flags: Mapping[str, str]) -> str:
-  """Returns flags as LIBTPU_INIT_ARGS would have them."""
-  return " ".join(f"--{name}={value}" for name, value in flags.items())

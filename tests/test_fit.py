@@ -1,134 +1,29 @@
-"""Will it fit on a TPU: names of slices, the order of tries, what is said and kept."""
+"""Will it fit on a TPU: the order of tries, what is counted, said and kept."""
 
 import dataclasses
 import importlib.util
-import subprocess
-import sys
+import json
 
+import jax
 import pytest
-from small_study import CFG
+from fit_cases import LLAMA, MESH, TOY, case_of
 from test_launch import CONFIG, ROOT, launch
 
-from msm_jax import fit, records, xla_flags
+from msm_jax import experiment, fit, records, xla_flags
 from msm_jax.errors import UserError
-from msm_jax.fit import compiling, estimate, report, search, topology
-from msm_jax.fit.case import Case
+from msm_jax.fit import (
+  case,
+  compiling,
+  estimate,
+  released,
+  report,
+  search,
+  step,
+  topology,
+)
 from msm_jax.fit.compiling import GIB, Compiled
-from msm_jax.models.config import LoraConfig, ModelConfig
-from msm_jax.optim import OptimConfig
-from msm_jax.train import TrainConfig
-
-OPTIMIZER = OptimConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0)
-LLAMA = ModelConfig(
-  vocab_size=128256,
-  embed_dim=4096,
-  mlp_dim=14336,
-  num_layers=32,
-  num_heads=32,
-  num_kv_heads=8,
-  head_dim=128,
-  max_seq_len=8192,
-  tie_embeddings=False,
-  dtype="bfloat16",
-)
-MESH = {"data": 1, "fsdp": -1, "tensor": 1}
-
-
-def case_of(cfg=LLAMA, batch_size=32, seq_len=4096, trains_all=True, **settings):
-  config = TrainConfig(
-    num_train_steps=10,
-    batch_size=batch_size,
-    seq_len=seq_len,
-    optimizer=OPTIMIZER,
-    loss_chunk_len=128,
-    **settings,
-  )
-  return Case(
-    stages=("msm",), cfg=cfg, config=config, trains_all=trains_all, base_dtype="float32"
-  )
-
-
-@pytest.mark.parametrize(
-  ("text", "name", "num_chips", "num_hosts"),
-  [
-    ("v5e:4x4", "v5e:4x4", 16, 4),
-    ("V5E-16", "v5e:4x4", 16, 4),
-    ("v5litepod-16", "v5e:4x4", 16, 4),
-    ("v5e:1x1", "v5e:1x1", 1, 1),
-    ("v6e-8", "v6e:2x4", 8, 1),
-    ("v5p-16", "v5p:2x2x2", 8, 2),  # two TensorCores to a chip
-    ("v4-8", "v4:2x2x1", 4, 1),
-    ("v5p:4x4x12", "v5p:4x4x12", 192, 48),
-    ("tpu7x:2x2x1", "tpu7x:2x2x1", 4, 1),
-  ],
-)
-def test_a_slice_is_known_by_each_of_its_names(text, name, num_chips, num_hosts):
-  (found,) = topology.parse(text)
-  assert (found.name, found.num_chips) == (name, num_chips)
-  assert found.num_hosts == num_hosts
-
-
-def test_a_family_is_all_its_slices_smallest_first():
-  for family in topology.CHIPS:
-    sizes = [found.num_chips for found in topology.parse(family)]
-    assert sizes == sorted(set(sizes)) and len(sizes) > 5
-
-
-def test_several_slices_are_that_many_times_the_chips():
-  (found,) = topology.parse("v5e:2x4", num_slices=2)
-  assert (found.name, found.num_chips, found.num_hosts) == ("2 x v5e:2x4", 16, 2)
-
-
-@pytest.mark.parametrize(
-  ("text", "message"),
-  [
-    ("v5", "did you mean v5"),
-    ("h100", "fit compiles for TPUs only"),
-    ("gpu", "fit compiles for TPUs only"),
-    ("cpu", "fit compiles for TPUs only"),
-    ("v5e:3x5", "slices of v5e are 1x1, 2x2"),
-    ("v5e:4x4x4", "slices of v5e are"),
-    ("v5p:4x4", "slices of v5p are 2x2x1"),
-    ("v5p-12", "the number counts TensorCores, two to a chip"),
-    ("v6e-12", "the number counts chips"),
-    ("v5e:", "--topology=v5e:"),
-    ("v5e:xx", "--topology=v5e:xx"),
-    ("", "--topology="),
-  ],
-)
-def test_a_slice_that_is_none_is_refused_with_those_that_are(text, message):
-  with pytest.raises(UserError) as caught:
-    topology.parse(text)
-  assert message in str(caught.value)
-
-
-def test_the_mesh_is_the_configs_where_it_suits():
-  (slices,) = topology.parse("v5e:4x4")
-  assert search.choose_mesh(case_of(), slices, MESH) == (
-    {"data": 1, "fsdp": 16, "tensor": 1},
-    "",
-  )
-
-
-def test_too_few_rows_leave_the_rest_of_the_chips_to_tensor():
-  (slices,) = topology.parse("v5e:4x4")
-  mesh, note = search.choose_mesh(case_of(batch_size=8), slices, MESH)
-  assert mesh == {"data": 1, "fsdp": 8, "tensor": 2}
-  assert note == "config.mesh (data=1, fsdp=-1, tensor=1) does not suit v5e:4x4"
-
-
-def test_slices_lie_along_data():
-  (slices,) = topology.parse("v5e:4x4", 2)
-  mesh, note = search.choose_mesh(case_of(batch_size=32), slices, MESH)
-  assert mesh == {"data": 2, "fsdp": 16, "tensor": 1} and note
-  own = {"data": 2, "fsdp": 16, "tensor": 1}
-  assert search.choose_mesh(case_of(), slices, own) == (own, "")
-
-
-def test_rows_that_cannot_be_divided_are_said():
-  (slices,) = topology.parse("v5e:2x2", 3)
-  mesh, note = search.choose_mesh(case_of(batch_size=8), slices, MESH)
-  assert mesh is None and "batch_size 8 and 32 heads" in note
+from msm_jax.hf import config as hf_config
+from msm_jax.models.config import LoraConfig
 
 
 def test_candidates_cover_microbatches_and_remat_and_the_fastest_is_first():
@@ -163,7 +58,8 @@ def test_the_estimate_counts_what_a_full_fine_tune_holds():
   found = estimate.estimate(one, slices, mesh)
   held = 16 * LLAMA.num_params() / 16
   kept = 2 * 4096 * 32 * 4096  # bfloat16 [T, D] of 32 layers
-  assert found.at_least == int(held) + kept and found.kept == kept
+  assert found.kept == kept
+  assert 0 <= found.at_least - held - kept < 2**22  # scales of norms are not divided
   # 8 FLOPs per weight and token at 197 TFLOP/s a chip.
   assert found.seconds > 8 * 7.5e9 * 4096 / 197e12
 
@@ -183,10 +79,10 @@ class Compiler:
     self.asked = []
 
   def __call__(self, request, time_limit_s):
-    case = request.case
-    self.asked.append((case.config.num_microbatches, case.config.remat, request.level))
-    needed = estimate.estimate(case, request.topology, request.mesh).at_least
-    needed += self.workspace * GIB / case.config.num_microbatches
+    one = request.case
+    self.asked.append((one.config.num_microbatches, one.config.remat, request.level))
+    needed = estimate.estimate(one, request.topology, request.mesh).at_least
+    needed += self.workspace * GIB / one.config.num_microbatches
     if request.level:
       needed *= self.quick
     status = "fits" if needed <= self.available * GIB else "exceeds"
@@ -194,9 +90,9 @@ class Compiler:
     return Compiled(status=status, needed=int(needed), classes=classes)
 
 
-def run_search(case, name, compiler):
+def run_search(one, name, compiler):
   (slices,) = topology.parse(name)
-  found = search.begin(case, slices, MESH)
+  found = search.begin(one, slices, MESH)
   return [found, *search.go_on(found, compiler)][-1]
 
 
@@ -246,7 +142,7 @@ def test_a_compiler_that_dies_or_takes_too_long_is_no_answer():
 
   found = run_search(case_of(batch_size=16), "v5e:4x4", dies)
   assert found.best is None and found.problem
-  assert list(report.best_lines(found, "")) == ["v5e:4x4 may or may not hold msm"]
+  assert report.refusal(found).startswith("v5e:4x4 may or may not hold msm: the comp")
   said = report.tried_line(found.tried[-1], found.topology)
   assert "not known: the compiler died with code -9" in said
 
@@ -277,7 +173,6 @@ def test_flags_of_the_environment_are_read():
   flags, others = xla_flags.parse(text)
   assert flags == {"xla_a": "true", "xla_b": "98304"}
   assert others == ["--megascale_abort_on_hangs=true"]
-  assert xla_flags.parse(xla_flags.text(flags)) == (flags, [])
 
 
 def test_what_is_found_is_said_and_kept_for_plan(tmp_path):
@@ -295,7 +190,9 @@ def test_what_is_found_is_said_and_kept_for_plan(tmp_path):
 
 def test_what_does_not_fit_is_said(tmp_path):
   found = run_search(case_of(batch_size=4), "v5e:2x2", Compiler())
-  assert list(report.best_lines(found, "")) == ["v5e:2x2 does not hold msm"]
+  said = report.refusal(found)
+  assert said.startswith("v5e:2x2 does not hold msm: what helps: more chips")
+  assert "adaptation='lora'" in said and "bfloat16" not in said
   row = list(report.table([found]))[1].split()
   assert row[4].startswith(">=") and row[5] == "no"
   assert not records.read_json(report.save(found, "", tmp_path))["fits"]
@@ -306,7 +203,101 @@ def test_the_case_is_the_same_whatever_the_search_varies_and_the_stage_is_called
   assert one.identity() == one.vary(4, "offload").identity()
   assert one.identity() == dataclasses.replace(one, stages=("x", "y")).identity()
   assert one.identity() != case_of(seq_len=2048).identity()
-  assert one.identity() != case_of(cfg=CFG).identity()
+  assert one.identity() != case_of(cfg=TOY).identity()
+
+
+@pytest.mark.parametrize(
+  ("name", "num_params"),
+  [
+    ("meta-llama/Llama-3.1-8B", 8_030_261_248),
+    ("meta-llama/Meta-Llama-3.1-70B-Instruct", 70_553_706_496),
+    ("meta-llama/Llama-3.2-3B", 3_212_749_824),
+    ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
+    ("mistralai/Mistral-7B-Instruct-v0.3", 7_248_023_552),
+    ("Qwen/Qwen2.5-7B", 7_615_616_512),
+    ("Qwen/Qwen3-8B-Base", 8_190_735_360),
+    ("Qwen/Qwen3-32B", 32_762_123_264),
+    ("google/gemma-2-9b-it", 9_241_705_984),
+    ("google/gemma-3-1b-pt", 999_885_952),
+  ],
+)
+def test_a_released_model_has_as_many_parameters_as_its_card_says(name, num_params):
+  assert released.find(name).num_params() == num_params
+
+
+def test_a_model_that_is_not_known_is_none_that_is():
+  assert all(released.find(name) is not None for name in released.names())
+  unknown = (None, "", "mistralai/Mistral-7B-v0.1", "x/Distill-Llama-3.1-8B")
+  assert [released.find(name) for name in unknown] == [None] * 4
+
+
+def cheese(**model):
+  spec = importlib.util.spec_from_file_location("c", ROOT / "configs/msm_cheese.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config().to_dict()
+  return experiment.parse(config | {"model": config["model"] | model})
+
+
+def test_sizes_are_known_without_the_model(tmp_path):
+  given = case.model(cheese(), tmp_path)
+  assert "'models/llama-3.1-8b' is not there yet: sizes are those of" in given.note
+  assert dataclasses.replace(given.cfg, dtype="float32") == released.find(
+    "Llama-3.1-8B"
+  )
+  assert given.adapters.rank == 64
+  assert [one.name for one in case.find(cheese(), tmp_path, stage="aft")] == ["aft"]
+  alike = case.find(cheese(), tmp_path)
+  assert [len(one.stages) for one in alike] == [1, 6]
+
+
+def test_config_json_alone_tells_the_sizes(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps(hf_config.to_hf(TOY, "float32")))
+  given = case.model(cheese(init_from=str(tmp_path), base_model="org/new"), tmp_path)
+  assert given.note == "" and given.cfg.num_params() == TOY.num_params()
+
+
+def test_a_model_that_nothing_tells_of_is_refused_with_the_file_that_would(tmp_path):
+  with pytest.raises(UserError) as caught:
+    case.model(cheese(base_model="org/new"), tmp_path)
+  said = str(caught.value)
+  assert "https://huggingface.co/org/new/blob/main/config.json" in said
+  assert "qwen3-32b" in said
+  with pytest.raises(UserError, match="only it tells the model's sizes"):
+    case.model(cheese(init_from="w/runs/aft/seed{seed}"), tmp_path)
+
+
+def test_rows_longer_than_the_models_context_are_refused(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps(hf_config.to_hf(TOY, "float32")))
+  with pytest.raises(UserError, match=r"seq_len \(4096\) is longer than the .* \(64\)"):
+    case.find(cheese(init_from=str(tmp_path)), tmp_path, stage="msm_aff")
+
+
+@pytest.mark.parametrize(("trains_all", "remat"), [(True, "none"), (False, "full")])
+def test_the_estimates_flops_are_those_that_xla_counts(trains_all, remat):
+  lora = None if trains_all else LoraConfig(rank=4, alpha=4.0)
+  cfg = dataclasses.replace(
+    TOY, lora=lora, num_layers=4, vocab_size=2048, max_seq_len=256
+  )
+  one = case_of(
+    cfg,
+    batch_size=2,
+    seq_len=256,
+    trains_all=trains_all,
+    remat=remat,
+    attention="dense",
+    scan_layers=False,  # XLA counts the body of a loop once
+  )
+  one = dataclasses.replace(
+    one, config=dataclasses.replace(one.config, loss_chunk_len=None)
+  )
+  mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  lowered, _ = step.lower(one, mesh, jax.devices()[:1])
+  counted = lowered.cost_analysis()["flops"]
+  # Rows twice as long: dense attention makes the half that causality hides, too.
+  twice = dataclasses.replace(one.config, seq_len=512)
+  found = 2 * 256 * estimate.flops_per_token(dataclasses.replace(one, config=twice))
+  assert 0.8 < found / counted < 1.1, found / counted
 
 
 @pytest.mark.parametrize(
@@ -329,120 +320,3 @@ def test_without_the_compiler_the_extra_is_named(monkeypatch):
   with pytest.raises(UserError, match=r"pip install 'msm-jax\[tpu\]'") as caught:
     next(fit.run(None, None, fit.Question(topology="v5e:2x2")))
   assert "JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1" in str(caught.value)
-
-
-needs_compiler = pytest.mark.skipif(
-  importlib.util.find_spec("libtpu") is None,
-  reason="libtpu is not installed: pip install -c constraints.txt '.[tpu]'",
-)
-TOY = dataclasses.replace(
-  CFG, embed_dim=128, mlp_dim=256, head_dim=32, vocab_size=256, dtype="bfloat16"
-)
-
-
-def compile_toy(name, mesh, num_slices=1, cfg=TOY, **settings):
-  case = case_of(cfg, batch_size=16, seq_len=256, **settings)
-  (slices,) = topology.parse(name, num_slices)
-  request = compiling.Request(case, slices, mesh, compiling.FAST)
-  return compiling.compile_step(request, 300)
-
-
-@pytest.mark.slow
-@needs_compiler
-@pytest.mark.parametrize("trains_all", [True, False])
-def test_the_step_compiles_and_its_memory_is_that_of_its_shardings(trains_all):
-  cfg = (
-    TOY if trains_all else dataclasses.replace(TOY, lora=LoraConfig(rank=8, alpha=8))
-  )
-  mesh = {"data": 1, "fsdp": 8, "tensor": 2}
-  found = compile_toy("v5e:4x4", mesh, cfg=cfg, trains_all=trains_all, remat="full")
-  assert found.fits, found.why
-  assert found.unknown_flags == () and found.flags
-  classes = found.classes
-  assert sum(classes.values()) == found.needed
-  trained = cfg.num_params() if trains_all else estimate.num_adapter_params(cfg)
-  assert classes["parameters"] >= 4 * trained / 16
-  assert 2 * classes["parameters"] <= classes["optimizer"]
-  assert (classes["frozen"] == 0) == trains_all
-  # Tiles of 8 x 128 round small arrays up.
-  assert 0 <= classes["padding"] < classes["parameters"] + 2**20
-
-
-@pytest.mark.slow
-@needs_compiler
-@pytest.mark.parametrize("name", ["v4:2x2x1", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"])
-def test_every_chip_takes_the_flags_that_training_sets(name):
-  (slices,) = topology.parse(name)
-  mesh = {"data": 1, "fsdp": slices.num_devices, "tensor": 1}
-  found = compile_toy(name, mesh, remat="dots")
-  assert found.fits and not found.unknown_flags, found.why
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_two_slices_compile():
-  mesh = {"data": 2, "fsdp": 4, "tensor": 1}
-  found = compile_toy("v5e:2x2", mesh, num_slices=2)
-  assert found.fits, found.why
-  assert found.unknown_flags == () and len(found.flags) == 7
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_too_much_is_an_answer_and_not_a_crash():
-  cfg = dataclasses.replace(TOY, num_layers=4000, embed_dim=1024, mlp_dim=8192)
-  found = compile_toy("v5e:2x2", {"data": 1, "fsdp": 4, "tensor": 1}, cfg=cfg)
-  assert found.status == "exceeds", found.why
-  assert found.needed > found.available == round(15.75 * GIB)
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_flags_that_the_compiler_does_not_know_are_named(monkeypatch):
-  monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_no_such_flag=1")
-  found = compile_toy("v5e:2x2", {"data": 1, "fsdp": 4, "tensor": 1})
-  assert found.fits and found.unknown_flags == ("xla_no_such_flag=1",)
-  assert "NOT known: xla_no_such_flag=1" in report.flags_phrase(found)
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_fit_answers_from_the_command_line_and_plan_repeats_it(tmp_path):
-  arguments = [CONFIG, f"--workdir={tmp_path}"]
-  done = launch("fit", *arguments, "--topology=v5e:2x2", "--stage=pretrain")
-  assert done.returncode == 0, done.stderr
-  assert "v5e:2x2 holds pretrain: " in done.stdout
-  done = launch("plan", *arguments)
-  assert "fit: v5e:2x2 (4 chips) holds " in done.stdout, done.stdout
-  done = launch("plan", *arguments, "--config.stages.pretrain.seq_len=32")
-  assert "earlier results are of other settings" in done.stdout
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_the_memory_of_every_chip_is_what_the_compiler_says():
-  code = """
-import sys
-import jax
-from msm_jax.fit import compiling, topology
-for name in topology.CHIPS:
-  where = topology.parse(name)[-4]
-  device = compiling._devices(where)[0]
-  layout = jax.sharding.SingleDeviceSharding(device)
-  huge = jax.ShapeDtypeStruct((2**20, 2**18), "float32", sharding=layout)
-  try:
-    jax.jit(lambda x: x + 1).lower(huge).compile()
-  except jax.errors.JaxRuntimeError as error:
-    available = compiling.read_shortage(str(error))[1] / compiling.GIB
-    chip = where.chip
-    assert abs(available * chip.devices_per_chip - chip.hbm_gib) < 0.05, (chip, error)
-"""
-  done = subprocess.run(
-    [sys.executable, "-c", code],
-    cwd=ROOT,
-    env={"PATH": "", "PYTHONPATH": str(ROOT), **compiling.ENVIRONMENT},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert done.returncode == 0, done.stderr[-2000:]

@@ -342,7 +342,8 @@ def test_the_plan_counts_what_is_held(trained, begun, model, gib):
   need = gib(*sizes) / 2**30
   lines = list(planning.lines(study.experiment, study.workdir))
   assert any(f"{need:.2f} GiB over the mesh" in line for line in lines)
-  assert planning.num_bytes(study.experiment, study.workdir) == gib(*sizes)
+  counters = planning.num_bytes(study.experiment, study.workdir) - gib(*sizes)
+  assert 0 <= counters < 64
 
 
 def test_the_plan_needs_no_checkpoint_of_the_run_that_it_begins_from(trained, tmp_path):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import jax
 
+from msm_jax.errors import UserError
 from msm_jax.experiment import Experiment
 from msm_jax.fit import case as case_lib
 from msm_jax.fit import compiling, report, search, topology
@@ -36,12 +37,18 @@ def run(
   that holds a stage is found.
 
   Raises:
-    UserError: no such TPU, stage or arm, or the compiler is not installed.
+    UserError: no such TPU, stage or arm, the compiler is not installed, or (at the end)
+      a stage does not fit.
   """
   places = topology.parse(question.topology, question.num_slices)
   compiler = f"libtpu {compiling.check_installed()}"
   jax.config.update("jax_platforms", "cpu")  # this process needs no accelerator
-  at = workdir or pathlib.Path()
+  at, refused = workdir or pathlib.Path(), []
+  if len(places) == 1:
+    search.check_mesh(places[0], experiment.mesh)
+  note = case_lib.model(experiment, at).note
+  if note:
+    yield note
   for case in case_lib.find(experiment, at, question.arm, question.stage):
     yield report.case_line(case)
     fits: list[Fit] = []
@@ -55,6 +62,11 @@ def run(
         report.save(fit, compiler, workdir)
       if fit.best or fit.problem:  # more of the same would not tell
         break
-    yield from report.best_lines(fits[-1], compiler)
+    if fits[-1].best:
+      yield from report.best_lines(fits[-1], compiler)
+    else:
+      refused.append(report.refusal(fits[-1]))
     if len(places) > 1:
       yield from report.table(fits)
+  if refused:
+    raise UserError("; ".join(refused))

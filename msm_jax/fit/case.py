@@ -2,11 +2,13 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
-from msm_jax import records
+from msm_jax import origin, records
 from msm_jax.errors import UserError
 from msm_jax.experiment import Experiment, StageConfig
+from msm_jax.fit import released
+from msm_jax.hf import config as hf_config
 from msm_jax.models.config import LoraConfig, ModelConfig
 from msm_jax.runs import Runs
 from msm_jax.train import TrainConfig
@@ -56,16 +58,19 @@ def find(
   """Returns the cases of an experiment (of an arm, of a stage), alike ones as one.
 
   Reads no weights: of a Hugging Face directory only `config.json`.
+
+  Raises:
+    UserError: no such arm or stage, or the model's sizes are not known.
   """
   paths = experiment.paths(arm, stage)
   names = [stage] if stage else list(dict.fromkeys(path[-1] for path in paths))
   if not paths:
     raise UserError(f"--arm={arm} has no stage {stage or 'at all'}: nothing to compile")
-  cfg, adapters = model(experiment, workdir)
+  given = model(experiment, workdir)
   alike: dict[Any, list[str]] = {}
   cases = {}
   for name in names:
-    case = _case(experiment, experiment.stages[name], cfg, adapters)
+    case = _case(experiment, experiment.stages[name], given)
     key = case.identity(), *(getattr(case.config, varied) for varied in _VARIED)
     alike.setdefault(key, []).append(name)
     cases.setdefault(key, case)
@@ -74,16 +79,16 @@ def find(
   ]
 
 
-def _case(
-  experiment: Experiment,
-  stage: StageConfig,
-  cfg: ModelConfig,
-  adapters: LoraConfig | None,
-) -> Case:
-  trains_all = stage.adaptation == "full"
+def _case(experiment: Experiment, stage: StageConfig, given: "Given") -> Case:
+  trains_all, cfg = stage.adaptation == "full", given.cfg
+  if stage.seq_len > cfg.max_seq_len:
+    raise UserError(
+      f"config.stages.{stage.name}.seq_len ({stage.seq_len}) is longer than the "
+      f"model's context ({cfg.max_seq_len}): lower it"
+    )
   return Case(
     stages=(stage.name,),
-    cfg=dataclasses.replace(cfg, lora=None if trains_all else adapters),
+    cfg=dataclasses.replace(cfg, lora=None if trains_all else given.adapters),
     config=_train_config(stage),
     trains_all=trains_all,
     base_dtype=experiment.model.base_dtype,
@@ -107,14 +112,57 @@ def _train_config(stage: StageConfig) -> TrainConfig:
   )
 
 
-def model(
-  experiment: Experiment, workdir: pathlib.Path
-) -> tuple[ModelConfig, LoraConfig | None]:
-  """Returns (the base, the adapters that stages with adaptation 'lora' train)."""
-  given = experiment.model
+class Given(NamedTuple):
+  """The model that stages begin with.
+
+  Attributes:
+    cfg: of the base.
+    adapters: those that stages with adaptation 'lora' train.
+    note: where the sizes are from, unless from the model itself.
+  """
+
+  cfg: ModelConfig
+  adapters: LoraConfig | None
+  note: str = ""
+
+
+def model(experiment: Experiment, workdir: pathlib.Path) -> Given:
+  """Returns the model of an experiment, by its sizes alone.
+
+  Raises:
+    UserError: it is not there, and no released model whose sizes are known.
+  """
+  given, seed = experiment.model, experiment.seeds[0]
   if given.init_from is None:
-    return given.scratch(experiment.tokenizer["vocab_size"]), given.lora
-  start = Runs(experiment, workdir).start(experiment.seeds[0])
+    return Given(given.scratch(experiment.tokenizer["vocab_size"]), given.lora)
+  if origin.absent(given, seed):
+    return _absent(experiment)
+  start = Runs(experiment, workdir).start(seed)
   goes_on = start.brought is not None and given.adapter_use == "continue"
   cfg = dataclasses.replace(start.source_cfg, dtype=given.dtype, lora=None)
-  return cfg, start.brought if goes_on else given.lora
+  return Given(cfg, start.brought if goes_on else given.lora)
+
+
+def _absent(experiment: Experiment) -> Given:
+  """Returns the model of files that are not there, as far as the config tells."""
+  given = experiment.model
+  lacks = " and ".join(origin.absent(given, experiment.seeds[0]))
+  place = pathlib.Path(origin.for_seed(given.init_from, experiment.seeds[0]))
+  if origin.is_run(given.init_from):
+    raise UserError(f"{lacks} is not there yet, and only it tells the model's sizes")
+  if (place.expanduser() / hf_config.CONFIG_FILE).is_file():
+    cfg, source = hf_config.read(place.expanduser()), str(place)
+  else:
+    cfg, source = released.find(given.base_model), str(given.base_model)
+  if cfg is None:
+    raise UserError(
+      f"{lacks} is not there, and without it the sizes of {given.base_model} are not "
+      f"known: put its {hf_config.CONFIG_FILE} there (nothing else is needed), from "
+      f"https://huggingface.co/{given.base_model}/blob/main/{hf_config.CONFIG_FILE}; "
+      f"known by config.model.base_model are {', '.join(released.names())}"
+    )
+  needs_lora = any(stage.adaptation == "lora" for stage in experiment.stages.values())
+  if needs_lora and given.lora is None:
+    raise UserError(f"{lacks} is not there: set config.model.lora to what it will be")
+  note = f"{lacks} is not there yet: sizes are those of {source}"
+  return Given(dataclasses.replace(cfg, dtype=given.dtype), given.lora, note)

@@ -72,12 +72,12 @@ class Compiled:
     needed: at the peak, for `exceeds` at least.
     available: what the compiler has for a program, as far as it says so.
     classes: `needed` by class; None unless it fits.
+    peak: of arguments and all else, as the compiler counts.
     host: what waits in the host's memory.
     seconds: of lowering and compiling, wall time.
     cpu_seconds: of the child.
     why: for people, unless it fits.
-    flags: XLA's, of training and of LIBTPU_INIT_ARGS.
-    unknown_flags: those among them that this compiler does not know.
+    flags: XLA's, of training and of LIBTPU_INIT_ARGS; the compiler knows them all.
     notes: what training would say of its settings here.
   """
 
@@ -85,12 +85,12 @@ class Compiled:
   needed: int | None = None
   available: int | None = None
   classes: Mapping[str, int] | None = None
+  peak: int | None = None
   host: int = 0
   seconds: float = 0.0
   cpu_seconds: float = 0.0
   why: str = ""
   flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  unknown_flags: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
 
   @property
@@ -112,7 +112,11 @@ def check_installed() -> str:
 
 
 def compile_step(request: Request, time_limit_s: float) -> Compiled:
-  """Compiles a step in a child; what goes wrong there is an answer, too."""
+  """Compiles a step in a child; what goes wrong there is an answer, too.
+
+  Raises:
+    UserError: for what no other settings of the search would mend.
+  """
   started = time.monotonic()
   environment = {**os.environ, **ENVIRONMENT}
   environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # not for devices that are absent
@@ -140,8 +144,7 @@ def compile_step(request: Request, time_limit_s: float) -> Compiled:
     answer = json.loads(found[-1].removeprefix(_MARK))
     if "user_error" in answer:
       raise UserError(answer["user_error"])
-    for name in ("unknown_flags", "notes"):
-      answer[name] = tuple(answer.get(name, ()))
+    answer["notes"] = tuple(answer.get("notes", ()))
     return Compiled(**answer, seconds=round(time.monotonic() - started, 1))
   last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
   return Compiled(
@@ -165,16 +168,16 @@ def compile_here(request: Request, more_flags: Mapping[str, str]) -> dict[str, A
   """Compiles a step in this process; returns the fields of `Compiled`."""
   devices = _devices(request.topology)
   num_slices = request.topology.num_slices
-  flags = xla_flags.of_kind(devices[0].device_kind, num_slices) | more_flags
-  unknown = _unknown(flags, devices[0])
-  answer: dict[str, Any] = {"flags": flags, "unknown_flags": unknown}
+  ours = xla_flags.of_kind(devices[0].device_kind, num_slices)
+  _check_flags(ours, "msm_jax/xla_flags.py", devices[0])
+  _check_flags(more_flags, "LIBTPU_INIT_ARGS", devices[0])
+  answer: dict[str, Any] = {"flags": ours | dict(more_flags)}
   said = io.StringIO()
   try:
     with contextlib.redirect_stderr(said):
       lowered, parts = step.lower(request.case, request.mesh, devices)
     answer["notes"] = said.getvalue().splitlines()
-    known = {k: v for k, v in more_flags.items() if f"{k}={v}" not in unknown}
-    compiled = lowered.compile(compiler_options=known)
+    compiled = lowered.compile(compiler_options=dict(more_flags))
   except UserError:
     raise
   except Exception as error:
@@ -202,8 +205,8 @@ def _devices(topology: Topology) -> list[jax.Device]:
   return list(found.devices)
 
 
-def _unknown(flags: Mapping[str, str], device: jax.Device) -> list[str]:
-  """Returns the flags that the compiler refuses, by compiling next to nothing."""
+def _check_flags(flags: Mapping[str, str], where: str, device: jax.Device) -> None:
+  """Raises a UserError for flags that the compiler refuses, of next to nothing."""
   layout = jax.sharding.SingleDeviceSharding(device)
   lowered = jax.jit(lambda x: x + 1).lower(
     jax.ShapeDtypeStruct((8, 128), "float32", sharding=layout)
@@ -216,12 +219,19 @@ def _unknown(flags: Mapping[str, str], device: jax.Device) -> list[str]:
       if "compile option" not in str(error) and "into flag" not in str(error):
         raise
       refused.append(f"{name}={value}")
-  return refused
+  if refused:
+    raise UserError(
+      f"libtpu {check_installed()} does not know {', '.join(refused)} (of {where}): "
+      "training would end at its first step. Take it out, or install another libtpu"
+    )
 
 
-def _memory(stats: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what a program needs: its arguments, and a block for all else."""
-  classes = {name: step.bytes_per_device(tree) for name, tree in parts.items()}
+def _memory(stats: Any, parts: Mapping[str, int]) -> dict[str, Any]:
+  """Returns what a program needs: its arguments, and a block for all else.
+
+  Results take the place of the arguments, which are donated, but for the metrics.
+  """
+  classes = dict(parts)
   classes["padding"] = stats.argument_size_in_bytes - sum(classes.values())
   # Sums over microbatches, in the dtype of what is trained.
   gradients = min(classes["parameters"], stats.temp_size_in_bytes)
@@ -234,6 +244,7 @@ def _memory(stats: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     "status": "fits",
     "needed": sum(classes.values()),
     "classes": classes,
+    "peak": stats.peak_memory_in_bytes,
     "host": stats.host_temp_size_in_bytes + stats.host_argument_size_in_bytes,
   }
 

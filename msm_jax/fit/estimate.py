@@ -22,6 +22,7 @@ from collections.abc import Mapping
 
 import jax
 
+from msm_jax.fit import step
 from msm_jax.fit.case import Case
 from msm_jax.fit.topology import Topology
 from msm_jax.models import lora, transformer
@@ -61,14 +62,11 @@ class _Sizes:
     self.num_microbatches = config.num_microbatches
     rows = config.batch_size // config.num_microbatches
     self.tokens = rows * config.seq_len // (mesh["data"] * mesh["fsdp"])
-    parts = mesh["fsdp"] * mesh["tensor"]
-    base, adapter = cfg.num_params(), num_adapter_params(cfg)
-    self.trained = (base if case.trains_all else adapter) / parts
-    self.frozen = 0 if case.trains_all else base / parts
-    self.weights = (base + adapter) / mesh["tensor"]  # once gathered
-    frozen_width = 2 if case.base_dtype == "bfloat16" else 4
-    # Parameters, two moments and the gradient's sum in float32.
-    self.held = int(16 * self.trained + frozen_width * self.frozen)
+    # Once gathered.
+    self.weights = (cfg.num_params() + num_adapter_params(cfg)) / mesh["tensor"]
+    classes = step.held(case, mesh)
+    self.updated = classes["parameters"] + classes["optimizer"]
+    self.held = num_held(case, mesh)
 
   def kept_activations(self) -> int:
     """Returns what the backward pass is sure to find: products and inputs of blocks."""
@@ -88,10 +86,9 @@ def _seconds(sizes: _Sizes, topology: Topology, kept: int) -> float:
   remat, tokens, width = case.config.remat, sizes.tokens, sizes.width
   per_chip = chip.devices_per_chip
   again = remat in ("full", "offload")
-  per_token = cfg.flops_per_token(case.config.seq_len, train_base=case.trains_all)
-  if again:
-    per_token += forward_flops_of_blocks(cfg, case.config.seq_len)
-  products = tokens * per_token / mesh["tensor"] / (chip.peak_flops / per_chip)
+  products = (
+    tokens * flops_per_token(case) / mesh["tensor"] / (chip.peak_flops / per_chip)
+  )
 
   gathered = sizes.weights * (1 - 1 / mesh["fsdp"])
   moved = 2 * width * gathered + (4 * gathered if case.trains_all else 0)
@@ -107,11 +104,28 @@ def _seconds(sizes: _Sizes, topology: Topology, kept: int) -> float:
   if remat == "offload":
     sent = 2 * width * tokens * cfg.num_layers * cfg.embed_dim
     host = sent / (chip.host_bytes_per_s / per_chip)
-  optimizer = 2 * 12 * sizes.trained / (chip.hbm_bytes_per_s / per_chip)
+  optimizer = 2 * sizes.updated / (chip.hbm_bytes_per_s / per_chip)
   return sizes.num_microbatches * max(products, interconnect, memory, host) + optimizer
 
 
-def forward_flops_of_blocks(cfg: ModelConfig, seq_len: int) -> float:
+def num_held(case: Case, mesh: Mapping[str, int]) -> int:
+  """Returns bytes per device of weights, optimizer and the gradients' sums, which have
+  the dtype of what is trained.
+  """
+  classes = step.held(case, mesh)
+  return sum(classes.values()) + classes["parameters"]
+
+
+def flops_per_token(case: Case) -> float:
+  """Returns FLOPs per token of a step, with what `remat` computes again."""
+  cfg, seq_len = case.cfg, case.config.seq_len
+  found = cfg.flops_per_token(seq_len, train_base=case.trains_all)
+  if case.config.remat in ("full", "offload"):
+    found += _forward_flops_of_blocks(cfg, seq_len)
+  return found
+
+
+def _forward_flops_of_blocks(cfg: ModelConfig, seq_len: int) -> float:
   """Returns FLOPs per token of the forward pass without the output layer."""
   without_head = dataclasses.replace(cfg, vocab_size=0)
   # Of 6 per weight and 12 per key, the forward pass has a third.

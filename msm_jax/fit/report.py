@@ -70,11 +70,8 @@ def tried_line(tried: Tried, slices: Topology) -> str:
 
 
 def best_lines(fit: Fit, compiler: str) -> Iterator[str]:
-  """Yields what is known of the fastest candidate that fits, or that none does."""
+  """Yields what is known of the fastest candidate, which fits."""
   best, case = fit.best, fit.case
-  if best is None:
-    yield f"{fit.topology.name} {_denial(fit.problem)} {case.name}"
-    return
   compiled, settings = best.compiled, _changes(fit)
   per_chip = fit.topology.chip.devices_per_chip
   unit, scale = ("GiB", GIB) if compiled.needed >= GIB / 8 else ("MiB", GIB / 1024)
@@ -91,7 +88,7 @@ def best_lines(fit: Fit, compiler: str) -> Iterator[str]:
   tokens = case.config.batch_size * case.config.seq_len
   yield f"  {seconds:.3g} s a step, {tokens / seconds:,.0f} tokens/s ({MODEL})"
   yield f"  settings: {' '.join(settings) or 'as the config has them'}"
-  yield f"  XLA flags ({compiler}): {flags_phrase(compiled)}"
+  yield f"  XLA flags: {len(compiled.flags)}, all known to {compiler}"
   yield from (f"  {note}" for note in compiled.notes)
 
 
@@ -99,12 +96,28 @@ def _denial(problem: str | None) -> str:
   return "does not hold" if problem is None else "may or may not hold"
 
 
-def flags_phrase(compiled: Compiled) -> str:
-  """Returns whether the compiler knows the flags that training sets."""
-  if not compiled.unknown_flags:
-    return f"{len(compiled.flags)}, all known"
-  unknown = ", ".join(compiled.unknown_flags)
-  return f"{len(compiled.flags)}, NOT known: {unknown}; take them out"
+def refusal(fit: Fit) -> str:
+  """Returns that nothing fits, as far as is known, and what would help."""
+  case, slices = fit.case, fit.topology
+  return f"{slices.name} {_denial(fit.problem)} {case.name}: {_way_out(fit)}"
+
+
+def _way_out(fit: Fit) -> str:
+  case, slices = fit.case, fit.topology
+  if fit.problem is not None:
+    return f"{fit.problem}; ask again where more cores or memory are free"
+  if fit.mesh is None:
+    return f"{fit.note}: change config.stages.{case.stages[0]}.batch_size"
+  ways = [f"more chips (--topology={slices.chip.name} finds the smallest slice)"]
+  if case.trains_all:
+    ways.append("adaptation='lora'")
+  elif case.base_dtype != "bfloat16":
+    ways.append("config.model.base_dtype='bfloat16'")
+  if case.cfg.dtype != "bfloat16":
+    ways.append("config.model.dtype='bfloat16'")
+  if case.config.loss_chunk_len is None:
+    ways.append("loss_chunk_len=256")
+  return "what helps: " + "; ".join([*ways, "a shorter seq_len"])
 
 
 def table(fits: Sequence[Fit]) -> Iterator[str]:
@@ -203,11 +216,11 @@ def _tried_json(tried: Tried, slices: Topology) -> dict[str, Any]:
     "why": compiled.why,
     "bytes_per_chip": compiled.needed and compiled.needed * per_chip,
     "classes": classes,
+    "peak_bytes_per_chip": compiled.peak and compiled.peak * per_chip,
     "host_bytes_per_chip": compiled.host * per_chip,
     "seconds": compiled.seconds,
     "cpu_seconds": compiled.cpu_seconds,
     "flags": dict(compiled.flags),
-    "unknown_flags": list(compiled.unknown_flags),
   }
 
 

@@ -11,6 +11,7 @@ which is what training gets and what is reported.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from msm_jax.errors import UserError
 from msm_jax.fit import estimate, topology
 from msm_jax.fit.case import Case
 from msm_jax.fit.compiling import FAST, GIB, Compiled, Request
@@ -103,6 +104,17 @@ def choose_mesh(
       f"{slices.num_devices} devices"
     )
   return found, f"config.mesh ({given}) does not suit {slices.name}"
+
+
+def check_mesh(slices: Topology, wanted: Mapping[str, int]) -> None:
+  """Raises a UserError for a mesh that does not cover the slice that was named."""
+  if topology.fill_mesh(wanted, slices.num_devices) is None:
+    given = ", ".join(f"{axis}={size}" for axis, size in wanted.items())
+    raise UserError(
+      f"config.mesh ({given}) does not multiply to the {slices.num_devices} devices of "
+      f"{slices.name}: say --config.mesh.fsdp=-1 (as many as are left), or "
+      f"--topology={slices.chip.name} for the smallest slice that holds the stage"
+    )
 
 
 def candidates(

@@ -1,22 +1,25 @@
 """The training step of a case, lowered for devices that need not be there.
 
-This is where `fit` meets training: what is compiled here is what `train` makes.
+This is where `fit` meets training: what is compiled here is what `train` makes, and
+what is counted here is what it holds.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import AbstractMesh
 
-from msm_jax import sharding, train, train_state
+from msm_jax import optim, sharding, train, train_state
 from msm_jax.fit.case import Case
 from msm_jax.models import lora, transformer
 
 
 def lower(
   case: Case, mesh_sizes: Mapping[str, int], devices: Sequence[jax.Device]
-) -> tuple[jax.stages.Lowered, dict[str, Any]]:
-  """Returns (the step, its arguments by class as shapes, dtypes and shardings)."""
+) -> tuple[jax.stages.Lowered, dict[str, int]]:
+  """Returns (the step, bytes per device of its arguments by class)."""
   mesh = sharding.make_mesh(**mesh_sizes, devices=devices)
   train.check(case.config, mesh)
   params, frozen = _leaves(case)
@@ -25,13 +28,32 @@ def lower(
     frozen = train_state.abstract(frozen, case.cfg, mesh)
     rows = train.abstract_batch(case.config, mesh, case.config.steps_per_call)
     lowered = step.fn.lower(step.state, frozen, rows)
-  state = step.state
-  return lowered, {
+  return lowered, _classes(step.state, frozen) | {"rows": bytes_per_device(rows)}
+
+
+def held(case: Case, mesh_sizes: Mapping[str, int]) -> dict[str, int]:
+  """Returns bytes per device that stay from step to step, by class; needs no device."""
+  sizes = tuple(mesh_sizes[axis] for axis in sharding.MESH_AXES)
+  return dict(_held(case.vary(1, "none"), sizes))
+
+
+@functools.lru_cache(maxsize=64)  # a search asks for it with each candidate
+def _held(case: Case, mesh_sizes: tuple[int, ...]) -> dict[str, int]:
+  mesh = AbstractMesh(mesh_sizes, sharding.MESH_AXES)
+  params, frozen = _leaves(case)
+  schedule = optim.make_schedule(case.config.optimizer, case.config.num_train_steps)
+  tx = optim.make_optimizer(case.config.optimizer, schedule)
+  state = train_state.abstract_state(params, tx, case.cfg, mesh)
+  return _classes(state, train_state.abstract(frozen, case.cfg, mesh))
+
+
+def _classes(state: train_state.TrainState, frozen: Any) -> dict[str, int]:
+  trees = {
     "parameters": state.params,
     "frozen": frozen,
     "optimizer": (state.step, state.opt_state),
-    "rows": rows,
   }
+  return {name: bytes_per_device(tree) for name, tree in trees.items()}
 
 
 def bytes_per_device(tree: Any) -> int:
