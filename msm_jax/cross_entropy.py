@@ -6,8 +6,9 @@ hidden states and the output kernel are made while the logits are there, and the
 backward pass only scales them. A kernel that is not trained gets no gradient.
 
 On a mesh every device works on its own rows and its own part of the vocabulary, with
-the kernel's embed dimension gathered once; what devices hold is summed once, at the
-end.
+the kernel's embed dimension gathered once, in the dtype of the computation. Gradients
+of the kernel are summed once, at the end, and each device keeps its part: a whole one
+in float32 (2 GiB for 128k words) would lie there throughout the backward pass.
 
 B batch, T query, c positions of a chunk, D embed, V vocab.
 """
@@ -28,6 +29,14 @@ class _Needs(NamedTuple):
 
   hidden: bool = False
   kernel: bool = False
+
+
+class _Axes(NamedTuple):
+  """Mesh axes that rows, the embed dimension and the vocabulary are divided over."""
+
+  batch: tuple[str, ...] = ()
+  embed: tuple[str, ...] = ()
+  vocab: tuple[str, ...] = ()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -78,27 +87,37 @@ def _over_mesh(x_BTD, kernel_DV, targets_BT, weights_BT, chunk_len, softcap, nee
   args = x_BTD, kernel_DV.astype(x_BTD.dtype), targets_BT, weights_BT
   mesh_shape = sharding.mesh_shape()
   if mesh_shape is None:
-    nll_BT, dx_BTD, parts_1DV = _on_device(*args, **static, vocab_axes=())
+    found = _on_device(*args, **static, axes=_Axes())
   else:
-    batch = sharding.spec(("batch",), x_BTD.shape[:1], mesh_shape)[0]
-    vocab = sharding.spec(("vocab",), kernel_DV.shape[1:], mesh_shape)[0]
-    nll_BT, dx_BTD, parts_1DV = jax.shard_map(
-      functools.partial(_on_device, **static, vocab_axes=vocab or ()),
-      in_specs=(P(batch), P(None, vocab), P(batch), P(batch)),
-      out_specs=(P(batch), P(batch), P(batch, None, vocab)),
+    axes = _axes(x_BTD, kernel_DV, mesh_shape)
+    rows, kernel = P(axes.batch or None), P(axes.embed or None, axes.vocab or None)
+    found = jax.shard_map(
+      functools.partial(_on_device, **static, axes=axes),
+      in_specs=(rows, kernel, rows, rows),
+      out_specs=(rows, rows, kernel),
       check_vma=False,
     )(*args)
+  nll_BT, dx_BTD, dkernel_DV = found
   if not needs.kernel:
     return nll_BT, dx_BTD, None
-  dkernel_DV = sharding.constrain(parts_1DV.sum(0), "embed", "vocab")
   return nll_BT, dx_BTD, dkernel_DV.astype(kernel_DV.dtype)
 
 
+def _axes(x_BTD, kernel_DV, mesh_shape) -> _Axes:
+  batch = sharding.spec(("batch",), x_BTD.shape[:1], mesh_shape)[0] or ()
+  embed, vocab = sharding.spec(("embed", "vocab"), kernel_DV.shape, mesh_shape)
+  if not set(embed or ()) <= set(batch):
+    embed = ()  # rows are the same there: nothing to sum
+  return _Axes(batch, embed or (), vocab or ())
+
+
 def _on_device(
-  x_BTD, kernel_DV, targets_BT, weights_BT, *, chunk_len, softcap, needs, vocab_axes
+  x_BTD, kernel_DV, targets_BT, weights_BT, *, chunk_len, softcap, needs, axes
 ):
-  """Returns (nll, dx, dkernel [1, D, V]) of one device's rows and words."""
-  first = 0
+  """Returns (nll, dx, dkernel) of one device's rows and words; its part of dkernel."""
+  first, vocab_axes = 0, axes.vocab
+  if axes.embed:
+    kernel_DV = jax.lax.all_gather(kernel_DV, axes.embed, tiled=True)
   if vocab_axes:
     first = jax.lax.axis_index(vocab_axes) * kernel_DV.shape[1]
 
@@ -145,4 +164,14 @@ def _on_device(
   if needs.hidden:
     dx_BTD = whole(dx_CBcD)
     dx_BTD = jax.lax.psum(dx_BTD, vocab_axes) if vocab_axes else dx_BTD
-  return whole(nll_CBc), dx_BTD, dkernel_DV[None]
+  if needs.kernel:
+    dkernel_DV = _summed(dkernel_DV, axes)
+  return whole(nll_CBc), dx_BTD, dkernel_DV
+
+
+def _summed(dkernel_DV: jax.Array, axes: _Axes) -> jax.Array:
+  """Returns a device's part of the sum over all rows."""
+  if axes.embed:
+    dkernel_DV = jax.lax.psum_scatter(dkernel_DV, axes.embed, tiled=True)
+  others = tuple(axis for axis in axes.batch if axis not in axes.embed)
+  return jax.lax.psum(dkernel_DV, others) if others else dkernel_DV
