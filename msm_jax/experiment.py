@@ -54,12 +54,16 @@ class StageConfig:
     if self.adaptation not in ADAPTATIONS:
       raise UserError(f"{where}.adaptation {self.adaptation!r} is not in {ADAPTATIONS}")
     mixture.check(self.data, self.num_train_steps, self.num_epochs, where)
+    if isinstance(self.remat, bool):
+      raise UserError(
+        f"{where}.remat is {self.remat}, but it is a word now: write "
+        f"{'full' if self.remat else 'none'!r} (or one of {remat.POLICIES})"
+      )
     for name, allowed in _CHOICES.items():
       if getattr(self, name) not in allowed:
         raise UserError(
           f"{where}.{name} {getattr(self, name)!r} is not one of {allowed}"
         )
-    self._check_compute()
     for name in _COUNTS:
       value = getattr(self, name)
       if value is not None and value < 1:
@@ -67,19 +71,6 @@ class StageConfig:
     # Refuses unknown fields and values, as far as the length is known.
     self.optim(self.num_train_steps or 1_000_000)
     self.kept_steps(self.num_train_steps or 1_000_000)
-
-  def _check_compute(self) -> None:
-    where = f"config.stages.{self.name}"
-    if isinstance(self.remat, bool):
-      raise UserError(
-        f"{where}.remat is {self.remat}, but it is a word now: write "
-        f"{'full' if self.remat else 'none'!r} (or one of {remat.POLICIES})"
-      )
-    if self.remat not in remat.POLICIES:
-      raise UserError(f"{where}.remat {self.remat!r} is not one of {remat.POLICIES}")
-    backends = (attention.AUTO, *attention.BACKENDS)
-    if self.attention not in backends:
-      raise UserError(f"{where}.attention {self.attention!r} is not one of {backends}")
 
   def optim(self, num_train_steps: int) -> OptimConfig:
     """Returns the optimizer; `warmup_fraction` becomes steps of this run.
@@ -202,6 +193,8 @@ _CHOICES = {
   "long_documents": packing.LONG_DOCUMENTS,
   "packing": packing.PACKINGS,
   "order": packing.ORDERS,
+  "attention": (attention.AUTO, *attention.BACKENDS),
+  "remat": remat.POLICIES,
 }
 _COUNTS = (
   "num_train_steps",

@@ -7,8 +7,17 @@ from jax.sharding import Mesh
 
 from msm_jax import faults, sharding
 from msm_jax.errors import UserError
+from msm_jax.models import attention, remat
 from msm_jax.models.config import ModelConfig
 from msm_jax.train import TrainConfig
+
+_CHUNK_LEN = 256
+_NEXT_REMAT = {"none": "dots", "dots": "full", "full": "offload"}
+_REMAT_KEEPS = {
+  "dots": "keeps products, then 'full' only the input of each block",
+  "full": "keeps only the input of each block",
+  "offload": "keeps the inputs of blocks in the host's memory",
+}
 
 
 @contextlib.contextmanager
@@ -30,7 +39,7 @@ def memory_explained(
 
 def memory_levers(config: TrainConfig, cfg: ModelConfig, mesh: Mesh) -> list[str]:
   """Returns the settings that would lower memory and are not in use yet."""
-  levers = []
+  levers, platform = [], mesh.devices.flat[0].platform
   shards = sharding.num_batch_shards(mesh)
   per_shard = config.batch_size // shards // config.num_microbatches
   if per_shard > 1:
@@ -38,12 +47,16 @@ def memory_levers(config: TrainConfig, cfg: ModelConfig, mesh: Mesh) -> list[str
       n for n in range(2, per_shard + 1) if per_shard % n == 0
     )
     levers.append(f"num_microbatches={more} (now {config.num_microbatches})")
-  if config.remat in (False, "none"):
-    levers.append("remat (recompute blocks in the backward pass; now off)")
-  if config.loss_chunk_len is None and config.seq_len > 256:
+  more, said = remat.choose(_NEXT_REMAT.get(config.remat, config.remat), platform)
+  if said is None and more != config.remat:
+    levers.append(f"remat={more!r} ({_REMAT_KEEPS[more]}; now {config.remat!r})")
+  if config.attention == "dense" and config.seq_len > attention.SHORT:
+    levers.append("attention='auto' (now 'dense', which holds the whole square)")
+  if config.loss_chunk_len is None and config.seq_len > _CHUNK_LEN:
+    chunk_len = max(n for n in range(1, _CHUNK_LEN + 1) if config.seq_len % n == 0)
     levers.append(
-      f"loss_chunk_len=256 (logits of {cfg.vocab_size} tokens for a part of a row at a "
-      "time; now whole rows)"
+      f"loss_chunk_len={chunk_len} (logits of {cfg.vocab_size} tokens for a part of a "
+      "row at a time; now whole rows)"
     )
   if mesh.shape["data"] > 1:
     levers.append(

@@ -25,7 +25,7 @@ from msm_jax import (
   xla_flags,
 )
 from msm_jax.errors import UserError
-from msm_jax.models import attention, lora
+from msm_jax.models import attention, lora, remat
 from msm_jax.models.config import Compute, ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.optim import OptimConfig
@@ -59,14 +59,14 @@ class TrainConfig:
     Raises:
       UserError: an attention backend was asked for that cannot compute it there.
     """
-    backend, note = attention.choose(
-      self.attention, cfg, self.seq_len, mesh.devices.flat[0].platform
-    )
-    if note:
+    platform = mesh.devices.flat[0].platform
+    backend, said = attention.choose(self.attention, cfg, self.seq_len, platform)
+    policy, also_said = remat.choose(self.remat, platform)
+    for note in filter(None, (said, also_said)):
       progress.say(note)
     return Compute(
       attention=backend,
-      remat=self.remat,
+      remat=policy,
       scan_layers=self.scan_layers,
       loss_chunk_len=self.loss_chunk_len,
     )

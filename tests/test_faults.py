@@ -172,7 +172,12 @@ def test_running_out_of_memory_names_the_levers_that_are_left():
   ):
     jax.jit(lambda: jnp.zeros((1 << 44,), jnp.float32))().block_until_ready()
   told = " ".join(levers.memory_levers(config(batch_size=8), CFG, mesh))
-  assert "num_microbatches" not in told and "fsdp=8" in told and "remat" in told
+  assert "num_microbatches" not in told and "config.mesh fsdp=8" in told
+  assert "remat='dots'" in told and "attention" not in told
+  settings = {"remat": "full", "attention": "dense", "seq_len": 1000}
+  told = " ".join(levers.memory_levers(config(**settings), CFG, mesh))
+  assert "attention='auto'" in told and "loss_chunk_len=250" in told
+  assert "remat" not in told  # its next step, 'offload', does nothing on a CPU
 
 
 def test_no_room_on_the_disk_is_found_at_the_bottom_of_an_error():

@@ -15,6 +15,13 @@ POLICIES = ("none", "dots", "full", "offload")
 _INPUT, PRODUCT = "block_input", "product"
 
 
+def choose(wanted: str, platform: str) -> tuple[str, str | None]:
+  """Returns (the policy on `platform`, what to say about it)."""
+  if wanted == "offload" and platform == "cpu":
+    return "full", "remat: 'full', not 'offload': a CPU's memory is the host's memory"
+  return wanted, None
+
+
 def block_input(x: jax.Array) -> jax.Array:
   """Names what `full` keeps, so that `offload` can send it away."""
   return checkpoint_name(x, _INPUT)

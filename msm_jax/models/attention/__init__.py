@@ -26,7 +26,7 @@ from msm_jax.models.config import ModelConfig
 AUTO = "auto"
 BACKENDS = ("dense", "blocked", "cudnn", "splash")
 _PLATFORMS = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}
-_SHORT = 128  # rows up to here gain nothing from blocks
+SHORT = 128  # rows up to here gain nothing from blocks
 
 # (q [B, T, N, H], k [B, S, K, H], v [B, S, K, H], scale, softcap) -> [B, T, N, H]
 Attend = Callable[..., jax.Array]
@@ -62,7 +62,7 @@ def choose(
           "to 'auto' or 'blocked'"
         )
       return "blocked", f"attention: 'blocked', not {backend!r}: {problem}"
-  return ("dense" if seq_len <= _SHORT else "blocked"), None
+  return ("dense" if seq_len <= SHORT else "blocked"), None
 
 
 def _objection(backend: str, cfg: ModelConfig, seq_len: int) -> str | None:
