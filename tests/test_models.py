@@ -235,3 +235,9 @@ def test_sizes_that_cannot_be_are_refused(changes, message):
 def test_a_mesh_that_does_not_cover_the_devices_is_refused():
   with pytest.raises(UserError, match="8 devices"):
     sharding.make_mesh(data=3)
+
+
+def test_there_is_no_host_to_offload_to_on_a_cpu():
+  policy, said = remat.choose("offload", "cpu")
+  assert policy == "full" and "'offload'" in said
+  assert remat.choose("offload", "tpu") == ("offload", None)

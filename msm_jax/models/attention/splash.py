@@ -41,7 +41,7 @@ def attend(
 ) -> jax.Array:
   """Returns [B, T, N, H], the same as dense attention under `packed_mask`.
 
-  kv heads must divide over the mesh as heads do (see `attention.spread_kv_heads`).
+  kv heads must divide over the mesh as heads do (see `attention.kv_copies`).
   `interpret` runs the kernels on any platform, slowly.
   """
   on_device = functools.partial(
