@@ -1,8 +1,9 @@
-"""Whether `launch.py fit` answers in time: two questions that people have.
+"""Whether `launch.py fit` answers in time: questions that people have.
 
-    python benchmarks/fit.py [--what=llama,v5e,v6e,v5p]
+    python benchmarks/fit.py [--what=llama,slices,v5e,v6e,v5p]
 
   llama  full fine-tuning of Llama-3.1-8B, rows of 8192 tokens, on v5e:4x4
+  slices the same with twice the rows on two slices of v5e:4x4
   v5e    the smallest v5e slice that holds LoRA of rank 64 on Qwen3-32B, rows of 8192
   v6e    the same for v6e
   v5p    the same for v5p
@@ -75,6 +76,11 @@ _FULL = [
 ]
 QUESTIONS = {
   "llama": (LLAMA, "v5e:4x4", _FULL),
+  "slices": (
+    LLAMA,
+    "v5e:4x4",
+    [*_FULL, "--config.stages.msm_aff.batch_size=32", "--num_slices=2"],
+  ),
   "v5e": (QWEN, "v5e", ["--config.model.base_model=Qwen/Qwen3-32B"]),
   "v6e": (QWEN, "v6e", ["--config.model.base_model=Qwen/Qwen3-32B"]),
   "v5p": (QWEN, "v5p", ["--config.model.base_model=Qwen/Qwen3-32B"]),

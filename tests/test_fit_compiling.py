@@ -9,7 +9,7 @@ from fit_cases import TOY, case_of
 from test_launch import CONFIG, ROOT, launch
 
 from msm_jax.errors import UserError
-from msm_jax.fit import compiling, estimate, topology
+from msm_jax.fit import compiling, estimate, released, topology
 from msm_jax.fit.compiling import GIB
 from msm_jax.models.config import LoraConfig
 
@@ -53,6 +53,22 @@ def test_every_chip_takes_the_flags_that_training_sets(name):
   mesh = {"data": 1, "fsdp": slices.num_devices, "tensor": 1}
   found = compile_toy(name, mesh, remat="dots")
   assert found.fits and found.flags, found.why
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v5e:2x2", "v6e:2x2", "v5p:2x2x1"])
+def test_splash_compiles_for_gemma_in_rows_of_8192_over_tensor(name):
+  # A sliding layer and a full one, soft caps, two heads to a kv head, head dim 256.
+  gemma = released.find("google/gemma-2-2b")
+  cfg = dataclasses.replace(
+    gemma, num_layers=2, layer_types=gemma.layer_types[:2], dtype="bfloat16"
+  )
+  (slices,) = topology.parse(name)
+  one = case_of(cfg, batch_size=2, seq_len=8192, attention="splash", remat="full")
+  mesh = {"data": 1, "fsdp": 2, "tensor": 2}
+  request = compiling.Request(one, slices, mesh, compiling.FAST)
+  found = compiling.compile_step(request, 600)
+  assert found.fits and not found.notes, found.why
 
 
 @pytest.mark.slow

@@ -232,9 +232,8 @@ def _memory(stats: Any, parts: Mapping[str, int]) -> dict[str, Any]:
   Results take the place of the arguments, which are donated, but for the metrics.
   """
   classes = dict(parts)
+  gradients = min(classes.pop("gradients"), stats.temp_size_in_bytes)
   classes["padding"] = stats.argument_size_in_bytes - sum(classes.values())
-  # Sums over microbatches, in the dtype of what is trained.
-  gradients = min(classes["parameters"], stats.temp_size_in_bytes)
   classes["gradients"] = gradients
   classes["activations"] = stats.temp_size_in_bytes - gradients
   classes["program"] = stats.generated_code_size_in_bytes + (

@@ -66,7 +66,7 @@ class _Sizes:
     self.weights = (cfg.num_params() + num_adapter_params(cfg)) / mesh["tensor"]
     classes = step.held(case, mesh)
     self.updated = classes["parameters"] + classes["optimizer"]
-    self.held = num_held(case, mesh)
+    self.held = sum(classes.values())
 
   def kept_activations(self) -> int:
     """Returns what the backward pass is sure to find: products and inputs of blocks."""
@@ -109,11 +109,8 @@ def _seconds(sizes: _Sizes, topology: Topology, kept: int) -> float:
 
 
 def num_held(case: Case, mesh: Mapping[str, int]) -> int:
-  """Returns bytes per device of weights, optimizer and the gradients' sums, which have
-  the dtype of what is trained.
-  """
-  classes = step.held(case, mesh)
-  return sum(classes.values()) + classes["parameters"]
+  """Returns bytes per device of weights, optimizer and the sums of gradients."""
+  return sum(step.held(case, mesh).values())
 
 
 def flops_per_token(case: Case) -> float:

@@ -19,7 +19,7 @@ from msm_jax.models import lora, transformer
 def lower(
   case: Case, mesh_sizes: Mapping[str, int], devices: Sequence[jax.Device]
 ) -> tuple[jax.stages.Lowered, dict[str, int]]:
-  """Returns (the step, bytes per device of its arguments by class)."""
+  """Returns (the step, bytes per device of its arguments and gradients by class)."""
   mesh = sharding.make_mesh(**mesh_sizes, devices=devices)
   train.check(case.config, mesh)
   params, frozen = _leaves(case)
@@ -32,7 +32,7 @@ def lower(
 
 
 def held(case: Case, mesh_sizes: Mapping[str, int]) -> dict[str, int]:
-  """Returns bytes per device that stay from step to step, by class; needs no device."""
+  """Returns bytes per device of the state and of gradients; needs no device."""
   sizes = tuple(mesh_sizes[axis] for axis in sharding.MESH_AXES)
   return dict(_held(case.vary(1, "none"), sizes))
 
@@ -52,8 +52,14 @@ def _classes(state: train_state.TrainState, frozen: Any) -> dict[str, int]:
     "parameters": state.params,
     "frozen": frozen,
     "optimizer": (state.step, state.opt_state),
+    "gradients": jax.tree.map(_summed, state.params),
   }
   return {name: bytes_per_device(tree) for name, tree in trees.items()}
+
+
+def _summed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+  """Returns the sum of a leaf's gradients over microbatches."""
+  return jax.ShapeDtypeStruct(leaf.shape, "float32", sharding=leaf.sharding)
 
 
 def bytes_per_device(tree: Any) -> int:
