@@ -45,9 +45,7 @@ flags.DEFINE_integer("max_new_tokens", 64, "sample: at most so many", lower_boun
 flags.DEFINE_integer("limit", 5, "show: how many records or rows", lower_bound=1)
 flags.DEFINE_bool("sample", False, "show: draw --limit records of a corpus (--seed)")
 flags.DEFINE_bool("stats", False, "show: figures of a corpus or a shard")
-flags.DEFINE_string(
-  "row", None, "show: the record (or packed row) of this id or number"
-)
+flags.DEFINE_string("row", None, "show: the record (or row) with this id or number")
 flags.DEFINE_bool("verify", False, "show: compare a corpus with its manifest")
 flags.DEFINE_string("topology", None, "fit: a TPU slice (v5e:4x4) or family (v5e)")
 flags.DEFINE_integer("num_slices", 1, "fit: so many slices of it", lower_bound=1)

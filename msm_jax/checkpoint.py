@@ -21,7 +21,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from msm_jax import distributed, faults, integrity, progress, records
-from msm_jax.errors import UserError
+from msm_jax.errors import Stopped, UserError
 from msm_jax.models.lora import Params
 from msm_jax.train_state import TrainState
 
@@ -105,6 +105,7 @@ class Checkpointer:
     Raises:
       UserError: the state is not finite (nothing is saved then), or this save or the
         one before it failed for want of room on the disk.
+      Stopped: it took longer than the library waits.
     """
     try:
       self._complete()
@@ -165,12 +166,17 @@ class Checkpointer:
     )
 
   def _told(self, error: Exception) -> Exception:
-    """Returns an error of a save for people, where the disk is to blame."""
+    """Returns an error of a save for people, where the disk or a clock is to blame."""
     reason = faults.of_disk(error)
-    if reason is None:
+    if reason is None and not isinstance(error, TimeoutError):
       return error
     step, self._saving = self._saving, None
     self._inner.reload()
+    if reason is None:  # by a clock that may have been set meanwhile
+      return Stopped(
+        f"{self.directory}: the checkpoint of step {step} was not written in time, "
+        f"{self.last_good()}; run again to go on"
+      )
     return UserError(
       f"{self.directory}: the checkpoint of step {step} could not be written "
       f"({reason}), {self.last_good()}: make room there, then run again to go on"

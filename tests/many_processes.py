@@ -26,7 +26,7 @@ def run(
   *,
   count: int = 1,
   num_devices: int = 1,
-  patience_s: float = 180.0,
+  patience_s: float = 300.0,
 ) -> list[tuple[int, str]]:
   """Runs a job in `count` processes; returns (exit code, stderr) of each.
 
@@ -41,12 +41,7 @@ def run(
       environment[distributed.ADDRESS] = f"127.0.0.1:{probe.getsockname()[1]}"
     environment[distributed.COUNT] = str(count)
   started = [
-    subprocess.Popen(
-      [sys.executable, HERE / "train_process.py", out / "job.json"],
-      env=environment | ({distributed.NUMBER: str(i)} if count > 1 else {}),
-      cwd=HERE.parent,
-      stderr=(out / f"stderr-{i}").open("w"),
-    )
+    _start(out, i, environment | ({distributed.NUMBER: str(i)} if count > 1 else {}))
     for i in range(count)
   ]
   stopped = job.get("victim") if job.get("signal") == "SIGSTOP" else None
@@ -61,6 +56,16 @@ def run(
     (process.wait(), (out / f"stderr-{i}").read_text())
     for i, process in enumerate(started)
   ]
+
+
+def _start(out: pathlib.Path, number: int, environment: dict) -> subprocess.Popen:
+  with (out / f"stderr-{number}").open("w") as stderr:
+    return subprocess.Popen(
+      [sys.executable, HERE / "train_process.py", out / "job.json"],
+      env=environment,
+      cwd=HERE.parent,
+      stderr=stderr,
+    )
 
 
 def seen(out: pathlib.Path, number: int = 0) -> dict:

@@ -75,6 +75,16 @@ def test_the_warm_up_is_a_share_of_the_run():
   assert stage.optim(200).warmup_steps == 20
 
 
+def test_checkpoints_to_keep_are_steps_or_powers_of_two():
+  for at, kept in (
+    ((), ()),
+    ("log2", (1, 2, 4, 8)),
+    (("log2", 3, 10, 4), (1, 2, 3, 4, 8, 10)),
+  ):
+    stage = experiment.parse(changed(stages__aft__checkpoint_at=at)).stages["aft"]
+    assert stage.kept_steps(10) == kept
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -85,6 +95,13 @@ def test_the_warm_up_is_a_share_of_the_run():
     ({"arms": {"aft": ("pretrain", "aft")}}, "no 'base'"),
     ({"seeds": (1, 1)}, "must be distinct"),
     ({"seeds": ()}, "at least one"),
+    ({"stages__aft__checkpoint_at": (11,)}, r"has 11: it takes 'log2' and .* 1 to 10"),
+    ({"stages__aft__checkpoint_at": ("log3",)}, "has 'log3': it takes 'log2'"),
+    ({"stages__aft__optimizer__warmup_fraction": 1.0}, "of 10 steps must be .* below"),
+    ({"run": {"step_deadline": 1.0}}, "step_deadline is not a field.*step_deadline_s"),
+    ({"run": {"process_deadline_s": 120.0}}, r"process_deadline_s \(120.0\) must be"),
+    ({"run": {"step_deadline_s": 0.0}}, "step_deadline_s .* must be above 0, or None"),
+    ({"run": {"profile": {"num_steps": 0}}}, "num_steps at least 1"),
     ({"stages__aft__num_epochs": 1.0}, "set one of num_train_steps"),
     ({"stages__aft__adaptation": "lora"}, "config.model.lora is None"),
     ({"stages__aft__adaptation": "half"}, "'half'"),

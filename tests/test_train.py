@@ -18,6 +18,7 @@ from msm_jax import (
   optim,
   packing,
   records,
+  run_config,
   sharding,
   train_state,
 )
@@ -75,7 +76,16 @@ def config(**changes) -> train_lib.TrainConfig:
   return train_lib.TrainConfig(**(base | changes))
 
 
-def run(tmp_path, rows_dir, name="run", mesh=None, cfg=CFG, meta=META, **changes):
+def run(
+  tmp_path,
+  rows_dir,
+  name="run",
+  mesh=None,
+  cfg=CFG,
+  meta=META,
+  how=run_config.RunConfig(),  # noqa: B008 (frozen)
+  **changes,
+):
   settings = config(**changes)
   params = transformer.init_params(cfg, jax.random.key(0))
   trainable, frozen = lora.split(params) if cfg.lora else (params, {})
@@ -86,6 +96,7 @@ def run(tmp_path, rows_dir, name="run", mesh=None, cfg=CFG, meta=META, **changes
     run_dir=tmp_path / name,
     meta=meta,
     label=name,
+    settings=how,
   )
   rows = source(rows_dir, settings.num_train_steps * settings.batch_size)
   return loop.train(job, params=trainable, frozen=frozen, source=rows)
@@ -198,9 +209,9 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused(tmp_path, rows_dir):
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, rows_dir):
-  run(tmp_path, rows_dir, num_train_steps=4)
+  run(tmp_path, rows_dir)
   with pytest.raises(UserError, match="another run: its stage is test"):
-    run(tmp_path, rows_dir, num_train_steps=4, meta={"stage": "other"})
+    run(tmp_path, rows_dir, meta={"stage": "other"})
 
 
 # The library leaves its own loading coroutine unawaited when a file is missing.

@@ -10,6 +10,7 @@ the exit code is launch.py's.
 import json
 import os
 import pathlib
+import resource
 import signal
 import sys
 import time
@@ -73,6 +74,8 @@ def main(job: dict) -> dict:
     input_pipeline.open_rows([pathlib.Path(job["rows"])], order),
   )
   _hurt(job)
+  if "max_file_bytes" in job:  # what a full disk does to a large file
+    resource.setrlimit(resource.RLIMIT_FSIZE, (job["max_file_bytes"],) * 2)
   trained = loop.train(
     loop.Job(
       config=config,
