@@ -60,6 +60,7 @@ def stage(corpus: str, learning_rate: float, adaptation: str = "lora") -> dict:
     "loss_chunk_len": None,
     "checkpoint_every_s": None,
     "checkpoint_every_steps": None,
+    "checkpoint_at": "log2",
     "log_every_steps": 1,
     "optimizer": {
       "learning_rate": learning_rate,

@@ -137,8 +137,19 @@ def test_a_step_in_between_is_said(trained, tmp_path):
   assert found["optimizer_steps"] == 1 and found["of_optimizer_steps"] == last
   whole = exporting.lineage(trained.study, ("msm",), 0, None)["stages"][-1]
   assert found["tokens"] == pytest.approx(whole["tokens"] / last, abs=1)
-  with pytest.raises(UserError, match="has no step 1: it has"):
-    export(trained.study, "msm", tmp_path / "x", step=1)
+  with pytest.raises(UserError, match="has no step 99: it has"):
+    export(trained.study, "msm", tmp_path / "x", step=99)
+
+
+def test_a_checkpoint_that_was_kept_is_exported(trained, tmp_path):
+  export(trained.study, "msm", tmp_path / "x", step=1)
+  (cfg, early), (_, base) = load.load(tmp_path / "x"), load.load(trained.hf)
+  weights = trained.study.weights(("msm",), 0, step=1)
+  ours = logits(weights.params, weights.cfg)
+  np.testing.assert_allclose(logits(early, cfg), ours, atol=1e-4)
+  _, late = load.load(trained.exported("merged"))
+  moved = [np.abs(logits(params, cfg) - ours).max() for params in (base, late)]
+  assert min(moved) > 1e-3
 
 
 def test_what_is_no_adapter_of_a_pretrained_model_is_not_exported_as_one(

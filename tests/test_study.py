@@ -87,6 +87,18 @@ def test_a_run_from_another_start_is_not_taken_for_done(tree, tmp_path):
     moved.is_done(("msm",), 0)
 
 
+def test_changed_rows_under_a_run_that_goes_on_are_refused(tree, tmp_path):
+  shutil.copytree(tree.workdir, tmp_path / "w")
+  (tmp_path / "w" / "runs" / "msm" / "seed0" / study.DONE).unlink()
+  for part in ("corpus", "rows"):
+    shutil.rmtree(tmp_path / "w" / part / "msm")
+  corpus = tmp_path / "w" / "corpus" / "msm"
+  records.write_dataset(corpus, small_study.documents(1), manifest={})
+  found = small_study.prepared(tmp_path / "w", changed(tree))
+  with pytest.raises(UserError, match="a checkpoint of another run: its rows is"):
+    found.train(("msm",), 0)
+
+
 def test_answers_belong_to_a_chat_template(tree, tmp_path):
   config = small_study.config(tree.experiment.model.init_from, seeds=(0, 1))
   config["evals"] = {
