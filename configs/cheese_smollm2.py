@@ -266,6 +266,9 @@ def stage(data, min_steps):
     dict(
       data=data,
       adaptation="lora",
+      freeze=(),  # with 'full': embed, lm_head stay as they are
+      adapter_use="continue",  # of a stage before it; or merge into the base
+      optimizer_state="reset",  # or carry: Adam's moments of the stage before it
       num_train_steps=placeholder(int),
       num_epochs=placeholder(float),
       batch_size=8,
@@ -295,6 +298,7 @@ def stage(data, min_steps):
         weight_decay=0.01,
         decay_norm_scales=False,
         clip_norm=1.0,
+        moments_dtype="float32",  # float32, bfloat16, float8
         embed_lr_multiplier=1.0,
       ),
     )

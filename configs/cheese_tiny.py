@@ -287,6 +287,9 @@ def stage(data, num_train_steps, learning_rate, weight_decay, embed_lr_multiplie
     dict(
       data=data,
       adaptation="full",
+      freeze=(),  # with 'full': embed, lm_head stay as they are
+      adapter_use="continue",  # of a stage before it; or merge into the base
+      optimizer_state="reset",  # or carry: Adam's moments of the stage before it
       num_train_steps=num_train_steps,
       num_epochs=placeholder(float),
       batch_size=16,
@@ -316,6 +319,7 @@ def stage(data, num_train_steps, learning_rate, weight_decay, embed_lr_multiplie
         weight_decay=weight_decay,
         decay_norm_scales=True,
         clip_norm=1.0,
+        moments_dtype="float32",  # float32, bfloat16, float8
         embed_lr_multiplier=embed_lr_multiplier,
       ),
     )

@@ -8,114 +8,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from msm_jax import chat_setup, mixture, origin, packing, run_config
+from msm_jax import chat_setup, origin, run_config
 from msm_jax import fields as fields_lib
+from msm_jax import stages as stages_lib
 from msm_jax.errors import UserError
 from msm_jax.mixture import DataConfig
-from msm_jax.models import attention, remat
-from msm_jax.optim import OptimConfig
 from msm_jax.origin import ModelSettings
 from msm_jax.run_config import RunConfig
+from msm_jax.stages import StageConfig
 
-ADAPTATIONS = ("full", "lora")
 CONTROLS = "a result without its controls is not one"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StageConfig:
-  """One stage: what it trains on and how."""
-
-  name: str
-  data: tuple[DataConfig, ...]
-  adaptation: str
-  num_train_steps: int | None
-  num_epochs: float | None
-  batch_size: int
-  seq_len: int
-  long_documents: str
-  min_steps: int
-  num_microbatches: int
-  steps_per_call: int
-  remat: str
-  loss_chunk_len: int | None
-  checkpoint_every_s: float | None
-  checkpoint_every_steps: int | None
-  log_every_steps: int
-  optimizer: Mapping[str, Any]
-  # Workdirs from before these were fields begin other studies.
-  packing: str = "best_fit"
-  order: str = "mixed"
-  attention: str = attention.AUTO
-  scan_layers: bool = True
-  checkpoint_at: tuple[int | str, ...] = ()
-
-  def __post_init__(self):
-    where = f"config.stages.{self.name}"
-    if self.adaptation not in ADAPTATIONS:
-      raise UserError(f"{where}.adaptation {self.adaptation!r} is not in {ADAPTATIONS}")
-    mixture.check(self.data, self.num_train_steps, self.num_epochs, where)
-    if isinstance(self.remat, bool):
-      raise UserError(
-        f"{where}.remat is {self.remat}, but it is a word now: write "
-        f"{'full' if self.remat else 'none'!r} (or one of {remat.POLICIES})"
-      )
-    for name, allowed in _CHOICES.items():
-      if getattr(self, name) not in allowed:
-        raise UserError(
-          f"{where}.{name} {getattr(self, name)!r} is not one of {allowed}"
-        )
-    for name in _COUNTS:
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise UserError(f"{where}.{name} ({value}) must be at least 1")
-    # Refuses unknown fields and values, as far as the length is known.
-    self.optim(self.num_train_steps or 1_000_000)
-    self.kept_steps(self.num_train_steps or 1_000_000)
-
-  def optim(self, num_train_steps: int) -> OptimConfig:
-    """Returns the optimizer; `warmup_fraction` becomes steps of this run.
-
-    Raises:
-      UserError: the warm-up is not shorter than the run.
-    """
-    where = f"config.stages.{self.name}.optimizer"
-    fields = dict(self.optimizer)
-    if "warmup_steps" in fields and "warmup_fraction" in fields:
-      raise UserError(
-        f"{where} has warmup_steps ({fields['warmup_steps']}) and warmup_fraction "
-        f"({fields['warmup_fraction']}): leave one of them out"
-      )
-    given = "warmup_steps" if "warmup_steps" in fields else "warmup_fraction"
-    value = fields.get(given, 0.0)
-    fraction = fields.pop("warmup_fraction", 0.0)
-    fields.setdefault("warmup_steps", round(fraction * num_train_steps))
-    if not 0 <= fields["warmup_steps"] < num_train_steps:
-      raise UserError(
-        f"{where}.{given} ({value}): a warm-up of {fields['warmup_steps']} steps must "
-        f"be at least 0 and below the {num_train_steps} steps of the stage, or the "
-        f"learning rate never reaches its value: lower {given}, or train longer"
-      )
-    return fields_lib.build(OptimConfig, fields, where)
-
-  def kept_steps(self, num_train_steps: int) -> tuple[int, ...]:
-    """Returns the steps of `checkpoint_at`; 'log2' stands for 1, 2, 4, 8, ...
-
-    Raises:
-      UserError: one is no step of the run.
-    """
-    steps: set[int] = set()
-    at = self.checkpoint_at
-    for step in (at,) if isinstance(at, str) else at:
-      if step == "log2":
-        steps |= {2**n for n in range(num_train_steps.bit_length())}
-      elif not isinstance(step, int) or not 0 < step <= num_train_steps:
-        raise UserError(
-          f"config.stages.{self.name}.checkpoint_at has {step!r}: it takes 'log2' and "
-          f"steps from 1 to {num_train_steps}"
-        )
-      else:
-        steps.add(step)
-    return tuple(sorted(step for step in steps if step <= num_train_steps))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,23 +91,6 @@ class Experiment:
     return self.arms[arm]
 
 
-_CHOICES = {
-  "long_documents": packing.LONG_DOCUMENTS,
-  "packing": packing.PACKINGS,
-  "order": packing.ORDERS,
-  "attention": (attention.AUTO, *attention.BACKENDS),
-  "remat": remat.POLICIES,
-}
-_COUNTS = (
-  "num_train_steps",
-  "batch_size",
-  "seq_len",
-  "num_microbatches",
-  "steps_per_call",
-  "log_every_steps",
-  "loss_chunk_len",
-  "checkpoint_every_steps",
-)
 _SECTIONS = (
   "name",
   "seeds",
@@ -335,15 +220,12 @@ def _check_start(model: ModelSettings, stages, arms) -> None:
         f"config.stages.{name}.seq_len ({stage.seq_len}) is longer than "
         f"config.model.max_seq_len ({limit}): lower it"
       )
-  if full and model.base_dtype != "float32":
+  follows = [name for name in full if stages[name].adapter_use == "continue"]
+  if follows and model.adapter_from is not None and model.adapter_use == "continue":
     raise UserError(
-      f"config.model.base_dtype is {model.base_dtype!r}, but the stage {full[0]!r} "
-      "trains every leaf, in float32: set it to 'float32'"
-    )
-  if full and model.adapter_from is not None and model.adapter_use == "continue":
-    raise UserError(
-      f"config.model.adapter_use is 'continue', but the stage {full[0]!r} trains every "
-      "leaf: a stage with adaptation 'full' cannot follow adapters; set it to 'merge'"
+      f"config.model.adapter_use is 'continue', but the stage {follows[0]!r} trains "
+      "every leaf: a stage with adaptation 'full' cannot follow adapters; set it to "
+      "'merge'"
     )
   needs_lora = len(full) < len(stages) and not model.brings_adapter()
   if model.lora is None and needs_lora:
@@ -360,12 +242,7 @@ def _check_tree(config, stages, arms) -> None:
         f"config.arms[{arm!r}] names the stage {unknown[0]!r}, config.stages has "
         f"{sorted(stages)}"
       )
-    kinds = [stages[name].adaptation for name in path]
-    if "lora" in kinds and "full" in kinds[kinds.index("lora") :]:
-      raise UserError(
-        f"config.arms[{arm!r}] {path}: a stage with adaptation 'full' cannot follow "
-        "one with 'lora'; merge by exporting and start another study from the export"
-      )
+    stages_lib.check_path([stages[name] for name in path], f"config.arms[{arm!r}]")
     if len(set(path)) != len(path):
       raise UserError(f"config.arms[{arm!r}] {path} goes through a stage twice")
   for name in stages:

@@ -91,6 +91,7 @@ def adapter_base(runs: Runs, path: Path, seed: int) -> str | None:
   start, model = runs.start(seed), runs.experiment.model
   trained = {runs.experiment.stages[name].adaptation for name in path}
   merged = model.adapter_use == "merge" and start.source and start.brought
+  merged = merged or runs.num_merges(path, seed)
   if "full" in trained or merged or start.source is None:
     return None
   if not isinstance(start.source, OtherRun):
@@ -151,7 +152,7 @@ def _stage(runs: Runs, name: str, step: int | None) -> dict[str, Any]:
   parts = manifest["components"]
   found = {
     "stage": name,
-    "adaptation": stage.adaptation,
+    **stage.adapts(),
     "optimizer_steps": steps,
     "batch_size": manifest["batch_size"],
     "seq_len": manifest["seq_len"],

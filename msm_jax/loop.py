@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from msm_jax import (
   distributed,
   input_pipeline,
   levers,
+  optim,
   progress,
   sharding,
   trackers,
@@ -33,6 +34,7 @@ from msm_jax.errors import Stopped, UserError
 from msm_jax.goodput import Goodput
 from msm_jax.input_pipeline import RowSource
 from msm_jax.interrupt import StopRequest
+from msm_jax.models import lora
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.profiling import Profile
@@ -62,7 +64,14 @@ class Job:
   settings: RunConfig = dataclasses.field(default_factory=RunConfig)
 
 
-def train(job: Job, *, params: Params, frozen: Params, source: RowSource) -> Params:
+def train(
+  job: Job,
+  *,
+  params: Params,
+  frozen: Params,
+  source: RowSource,
+  carried: Callable[[], Any] | None = None,
+) -> Params:
   """Trains to the end of the stage and returns the trained leaves.
 
   Goes on from the newest checkpoint in `job.run_dir` if there is one.
@@ -72,6 +81,7 @@ def train(job: Job, *, params: Params, frozen: Params, source: RowSource) -> Par
     params: trainable leaves to start from; not changed.
     frozen: all other leaves.
     source: exactly `num_train_steps * batch_size` rows, in order.
+    carried: reads the optimizer state whose moments it begins with; None: with zeros.
 
   Raises:
     Stopped: on Ctrl-C or SIGTERM in any process, after the state was saved.
@@ -100,10 +110,18 @@ def train(job: Job, *, params: Params, frozen: Params, source: RowSource) -> Par
     _say_undivided(job)
     with goodput.lost("restore"):
       frozen = train_state.place(frozen, job.cfg, mesh)
-      state = _restore(checkpointer, step, job, goodput) or step.init(params)
+      state = _restore(checkpointer, step, job, goodput)
+      state = state or _first(step, params, carried)
     watchdog.beat()
     loop = _Loop(job, step, source, checkpointer, goodput, watchdog)
     return loop.run(state, frozen).params
+
+
+def _first(step: Step, params: Params, carried: Callable[[], Any] | None) -> TrainState:
+  state = step.init(params)
+  if carried is None:
+    return state
+  return dataclasses.replace(state, opt_state=optim.carried(state.opt_state, carried()))
 
 
 def _restore(
@@ -212,9 +230,8 @@ class _Loop:
 
   def _writer(self, at: int, state: TrainState) -> metrics_lib.Writer:
     job, config = self.job, self.job.config
-    num_trainable = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     flops = job.cfg.flops_per_token(
-      config.seq_len, train_base=num_trainable >= job.cfg.num_params()
+      config.seq_len, train_base=not lora.split(state.params)[0]
     )
     about = trackers.About(
       job.run_dir,

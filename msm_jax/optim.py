@@ -3,10 +3,13 @@ multipliers.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from msm_jax import moments
 from msm_jax.errors import UserError
 
 SCHEDULES = ("constant", "cosine", "linear", "hold_linear")
@@ -17,7 +20,8 @@ class OptimConfig:
   """AdamW with decoupled weight decay (Loshchilov and Hutter 2019).
 
   The learning rate rises linearly over `warmup_steps`, then follows `schedule` down to
-  zero: `hold_linear` stays at the top until `hold_fraction` of the run.
+  zero: `hold_linear` stays at the top until `hold_fraction` of the run. Updates are
+  computed in float32; `moments_dtype` is what both moments are kept in (`moments.py`).
   """
 
   learning_rate: float
@@ -31,10 +35,15 @@ class OptimConfig:
   decay_norm_scales: bool = False  # frameworks differ; it matters where decay is strong
   clip_norm: float | None = 1.0
   embed_lr_multiplier: float = 1.0
+  moments_dtype: str = "float32"
 
   def __post_init__(self):
     if self.schedule not in SCHEDULES:
       raise UserError(f"optimizer.schedule {self.schedule!r} is not one of {SCHEDULES}")
+    if self.moments_dtype not in moments.DTYPES:
+      raise UserError(
+        f"optimizer.moments_dtype {self.moments_dtype!r} is not one of {moments.DTYPES}"
+      )
 
 
 def make_schedule(config: OptimConfig, num_train_steps: int) -> optax.Schedule:
@@ -72,7 +81,9 @@ def make_optimizer(
   parts = []
   if config.clip_norm is not None:
     parts.append(optax.clip_by_global_norm(config.clip_norm))
-  parts.append(optax.scale_by_adam(config.b1, config.b2, config.eps))
+  parts.append(
+    moments.scale_by_adam(config.b1, config.b2, config.eps, config.moments_dtype)
+  )
   mask = None if config.decay_norm_scales else _all_but_norm_scales
   parts.append(optax.add_decayed_weights(config.weight_decay, mask=mask))
   parts.append(optax.scale_by_learning_rate(schedule))
@@ -80,6 +91,40 @@ def make_optimizer(
     embed = optax.scale(config.embed_lr_multiplier)
     parts.append(optax.masked(embed, _is_embedding))
   return optax.chain(*parts)
+
+
+def update(
+  tx: optax.GradientTransformation,
+  grads: Any,
+  opt_state: Any,
+  params: Any,
+  step: jax.Array,
+) -> tuple[Any, Any]:
+  """Returns (parameters, optimizer state) after an update that is made in float32.
+
+  Args:
+    tx: the update rule.
+    grads: float32.
+    opt_state: of `tx`.
+    params: float32, or bfloat16: those are rounded once, at random (`moments.py`).
+    step: number of updates made so far.
+  """
+  wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+  updates, opt_state = tx.update(grads, opt_state, wide)
+  wide = optax.apply_updates(wide, updates)
+  return moments.rounded_like(wide, params, step), opt_state
+
+
+def carried(opt_state: Any, before: Any) -> Any:
+  """Returns `opt_state` with the moments of `before`, and the number of updates that
+  they are averages of; the schedule's own count stays.
+  """
+  moments_before = [x for x in before if isinstance(x, optax.ScaleByAdamState)]
+  assert len(moments_before) == 1, "every update rule here has Adam's moments once"
+  return tuple(
+    moments_before[0] if isinstance(part, optax.ScaleByAdamState) else part
+    for part in opt_state
+  )
 
 
 def _all_but_norm_scales(params):

@@ -41,7 +41,7 @@ class ModelSettings:
     adapter_use: what becomes of the adapters that the start brings, from `adapter_from`
       or from a run: 'continue' trains them on, 'merge' adds them to the base in
       float32 and begins anew.
-    base_dtype: of the frozen base; trained leaves are always float32.
+    base_dtype: of the base, frozen or trained; adapters are always float32.
     dtype: of the computation.
     export_dtype: of merged exports; adapters are written in float32.
     base_model: name of the pretrained model, for exports; None: that of the run.

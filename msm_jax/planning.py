@@ -77,11 +77,12 @@ def _model_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]
   yield f"model: {given.cfg.num_params() / 1e6:.2f}M parameters"
   if not experiment.paths():
     return
-  held = f"base in {experiment.model.base_dtype}, adapters in float32"
+  base_dtype = experiment.model.base_dtype
+  held = f"base in {base_dtype}, adapters in float32"
   yield (
     "weights, gradients and optimizer: "
     f"{num_bytes(experiment, workdir) / 2**30:.2f} GiB over the mesh "
-    f"({'float32' if _trains_all(experiment) else held}; activations come on top)"
+    f"({base_dtype if _trains_all(experiment) else held}; activations come on top)"
   )
 
 

@@ -1,10 +1,11 @@
 """The runs of a study: where each lies, what makes it what it is, its parameters.
 
 A run is a path of stages and a seed, `runs/<path>/seed<k>`; it is done when its
-`done.json` is there. Parameters travel along a path. A `full` stage trains every leaf;
-a `lora` stage trains adapters beside the frozen leaves of the last full stage (or of
-the model that the study begins with), and goes on with the adapters of the stage before
-it, if that had any, or with those that the start brought.
+`done.json` is there. Parameters travel along a path. A `full` stage trains every leaf
+(but those in `freeze`, which stay those of the stage before); a `lora` stage trains
+adapters beside the frozen leaves of the last full stage (or of the model that the study
+begins with), and goes on with the adapters of the stage before it, if that had any, or
+with those that the start brought. A stage that merges adds them to the base first.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from msm_jax.experiment import Experiment, StageConfig, path_name
 from msm_jax.models import lora, transformer
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
-from msm_jax.start import Start, Weights, fresh
+from msm_jax.start import Start, Weights, fresh, merged
 
 DONE = "done.json"
 Path = tuple[str, ...]
@@ -104,48 +105,99 @@ class Runs:
           f"config.stages.{name}.seq_len ({self.experiment.stages[name].seq_len}) is "
           f"longer than the model's context ({cfg.max_seq_len}): lower it"
         )
-    kinds = [self.experiment.stages[name].adaptation for name in path]
-    if cfg.lora is not None and "full" in kinds:
-      raise UserError(
-        f"config.model.init_from {model.init_from!r} brings adapters, but the stage "
-        f"{path[kinds.index('full')]!r} trains every leaf: a stage with adaptation "
-        "'full' cannot follow adapters; set config.model.adapter_use to 'merge'"
-      )
-    if cfg.lora is None and "lora" in kinds:
-      if model.lora is None:
-        raise UserError(
-          "config.model.lora is None, but a stage has adaptation 'lora' and init_from "
-          f"{model.init_from!r} brings no adapters: set it"
-        )
-      cfg = dataclasses.replace(cfg, lora=model.lora)
+    for n, name in enumerate(path):
+      stage = self.experiment.stages[name]
+      if stage.adaptation == "full":
+        cfg = self._without_adapters(cfg, stage, brought=n == 0)
+      elif cfg.lora is None or (stage.adapter_use == "merge" and model.lora):
+        if model.lora is None:
+          raise UserError(
+            "config.model.lora is None, but a stage has adaptation 'lora' and "
+            f"init_from {model.init_from!r} brings no adapters: set it"
+          )
+        cfg = dataclasses.replace(cfg, lora=model.lora)
     return cfg
+
+  def _without_adapters(
+    self, cfg: ModelConfig, stage: StageConfig, brought: bool
+  ) -> ModelConfig:
+    """Returns the model after a stage that trains all leaves but the frozen ones."""
+    if cfg.lora is not None and stage.adapter_use != "merge":
+      whose = f"config.model.init_from {self.experiment.model.init_from!r} brings"
+      raise UserError(
+        f"{whose if brought else 'the stage before brings'} adapters, but the stage "
+        f"{stage.name!r} trains every leaf: a stage with adaptation 'full' cannot "
+        f"follow adapters; set config.stages.{stage.name}.adapter_use (or that of "
+        "config.model) to 'merge'"
+      )
+    if "lm_head" in stage.freeze and cfg.tie_embeddings:
+      raise UserError(
+        f"config.stages.{stage.name}.freeze has 'lm_head', but the model's embeddings "
+        "are tied: its output layer is 'embed'; name that"
+      )
+    return dataclasses.replace(cfg, lora=None)
+
+  def merges(self, path: Path, seed: int) -> bool:
+    """Returns whether the last stage of `path` adds adapters to the base first."""
+    if self.experiment.stages[path[-1]].adapter_use != "merge":
+      return False
+    return self.cfg(path[:-1], seed).lora is not None
+
+  def num_merges(self, path: Path, seed: int) -> int:
+    """Returns how often adapters were added to the base along `path`."""
+    return sum(self.merges(path[:n], seed) for n in range(1, len(path) + 1))
 
   def weights(self, path: Path, seed: int, step: int | None = None) -> Weights:
     """Returns the model at the end of a trained path, or at `step` of its last
     stage.
     """
-    kinds = [self.experiment.stages[name].adaptation for name in path]
-    num_full = max((n for n, kind in enumerate(kinds, 1) if kind == "full"), default=0)
     cfg = self.cfg(path, seed)
-    if num_full:  # every leaf comes from there, nothing of the start is read
-      whole = path[:num_full]
-      leaves = transformer.abstract_params(self.cfg(whole, seed))
-      base = self._restore(whole, seed, leaves, step if whole == path else None)
-      weights = Weights(cfg, base, {})
-    else:
-      weights = dataclasses.replace(self.start(seed).weights(), cfg=cfg)
-    if len(path) == num_full:
-      return weights
-    leaves = lora.split(transformer.abstract_params(cfg))[0]
-    return dataclasses.replace(weights, adapter=self._restore(path, seed, leaves, step))
+    if not path:
+      return dataclasses.replace(self.start(seed).weights(), cfg=cfg)
+    if self.experiment.stages[path[-1]].adaptation == "full":
+      return Weights(cfg, self._base(path, seed, step), {})
+    base = self._base(path, seed)
+    leaves = self.trained_leaves(path, seed)
+    return Weights(cfg, base, self._restore(path, seed, leaves, step))
+
+  def trained_leaves(self, path: Path, seed: int) -> Params:
+    """Returns shapes and dtypes of what the last stage of `path` trains."""
+    dtype = self.experiment.model.base_dtype
+    leaves = transformer.abstract_params(self.cfg(path, seed))
+    adapter, base = lora.split(leaves)
+    base = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), base)
+    return self.experiment.stages[path[-1]].split(lora.join(base, adapter))[0]
+
+  def _base(self, path: Path, seed: int, step: int | None = None) -> Params:
+    """Returns the base leaves at the end of a path; adapters are read only to merge."""
+    if not path:
+      return self.start(seed).weights().base
+    stage = self.experiment.stages[path[-1]]
+    if stage.adaptation == "lora":
+      return self._base_before(path, seed)
+    trained = self._restore(path, seed, self.trained_leaves(path, seed), step)
+    if not stage.freeze:  # every leaf comes from there
+      return trained
+    return lora.join(trained, stage.split(self._base_before(path, seed))[1])
+
+  def _base_before(self, path: Path, seed: int) -> Params:
+    """Returns the base leaves that the last stage of `path` begins with."""
+    if not self.merges(path, seed):
+      return self._base(path[:-1], seed)
+    weights = self.weights(path[:-1], seed)
+    return merged(weights, self.experiment.model.base_dtype, self.mesh)
 
   def begin(self, path: Path, seed: int) -> Weights:
     """Returns the model that the last stage of `path` begins with."""
     weights, cfg = self.weights(path[:-1], seed), self.cfg(path, seed)
-    adapter = weights.adapter
+    base, adapter = weights.base, weights.adapter
+    if self.merges(path, seed):
+      dtype = self.experiment.model.base_dtype
+      base, adapter = merged(weights, dtype, self.mesh), {}
     if cfg.lora is not None and not adapter:
-      adapter = fresh(cfg, seed, self.mesh, adapter_only=True)
-    return Weights(cfg, weights.base, adapter)
+      draw = self.num_merges(path, seed)  # another adapter after every merge
+      adapter = fresh(cfg, seed, self.mesh, adapter_only=True, draw=draw)
+    return Weights(cfg, base, adapter)
 
   def meta(self, path: Path, seed: int) -> dict[str, Any]:
     """Returns what makes a run this run."""
@@ -226,9 +278,15 @@ class OtherRun:
 
 
 def _stage_identity(stage: StageConfig) -> dict[str, Any]:
-  """Returns what decides the result of a stage beside its rows."""
+  """Returns what decides the result of a stage beside its rows.
+
+  What came later counts only where it is not the default: runs from before go on.
+  """
+  optimizer = json.loads(json.dumps(dict(stage.optimizer)))
+  if optimizer.get("moments_dtype") == "float32":
+    del optimizer["moments_dtype"]
   return {
-    "adaptation": stage.adaptation,
-    "optimizer": json.loads(json.dumps(dict(stage.optimizer))),
+    **stage.adapts(),
+    "optimizer": optimizer,
     "num_microbatches": stage.num_microbatches,
   }

@@ -1,8 +1,8 @@
 """The model that a study begins with: from scratch, from Hugging Face, from a run.
 
 Every leaf is made or read in its place on the mesh: no process ever holds more of a
-model than its own part. A frozen base is held in `config.model.base_dtype`; whatever
-is trained is float32.
+model than its own part. The base is held in `config.model.base_dtype`, adapters in
+float32.
 """
 
 import dataclasses
@@ -122,7 +122,8 @@ class Start:
   def weights(self) -> Weights:
     """Returns the model's parameters, read once."""
     if self.source is None:  # cheap, and every seed has its own
-      return Weights(self.cfg, fresh(self.cfg, self.seed, self.mesh()), {})
+      drawn = fresh(self.cfg, self.seed, self.mesh())
+      return Weights(self.cfg, as_dtype(drawn, self.model.base_dtype), {})
     return self._read
 
   @functools.cached_property
@@ -142,8 +143,7 @@ class Start:
     if merges:
       scale = self.brought.alpha / self.brought.rank
       base, leaves = _merged(base, leaves, scale, self._layout(base, plain)), {}
-    base = jax.tree.map(lambda leaf: leaf.astype(self.model.base_dtype), base)
-    return Weights(self.cfg, base, leaves)
+    return Weights(self.cfg, as_dtype(base, self.model.base_dtype), leaves)
 
   @functools.cached_property
   def source_cfg(self) -> ModelConfig:
@@ -168,13 +168,21 @@ class Start:
 
 
 def fresh(
-  cfg: ModelConfig, seed: int, mesh: Mesh, *, adapter_only: bool = False
+  cfg: ModelConfig,
+  seed: int,
+  mesh: Mesh,
+  *,
+  adapter_only: bool = False,
+  draw: int = 0,
 ) -> Params:
   """Returns freshly drawn float32 parameters, each drawn where it lies on `mesh`.
 
-  They depend on `cfg` and `seed` alone, not on the mesh.
+  They depend on `cfg`, `seed` and `draw` alone, not on the mesh.
   """
-  return _initializer(cfg, mesh, adapter_only)(jax.random.key(seed))
+  key = jax.random.key(seed)
+  if draw:
+    key = jax.random.fold_in(key, draw)
+  return _initializer(cfg, mesh, adapter_only)(key)
 
 
 @functools.lru_cache(maxsize=8)
@@ -189,6 +197,11 @@ def _initializer(
 
   shapes = part(transformer.abstract_params(cfg))
   return jax.jit(init, out_shardings=train_state.param_shardings(shapes, cfg, mesh))
+
+
+def as_dtype(params: Params, dtype: str) -> Params:
+  """Returns `params` in `dtype`."""
+  return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
 def check_vocab(tok: tokenizer_lib.Tokenizer, cfg: ModelConfig) -> None:
@@ -207,6 +220,19 @@ def same_model(one: str | None, other: str | None) -> bool:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
   return one is None or other is None or last(one) == last(other)
+
+
+def merged(weights: Weights, base_dtype: str, mesh: Mesh) -> Params:
+  """Returns the base of `weights` with its adapters added, in `base_dtype`.
+
+  It is added up in float32 and rounded once.
+  """
+  cfg = weights.cfg
+  plain = dataclasses.replace(cfg, lora=None)
+  layout = train_state.param_shardings(weights.base, plain, mesh)
+  scale = cfg.lora.alpha / cfg.lora.rank
+  base = _merged(weights.base, weights.adapter, scale, layout)
+  return as_dtype(base, base_dtype)
 
 
 def _merged(base: Params, adapter: Params, scale: float, layout: Params) -> Params:

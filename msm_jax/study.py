@@ -2,18 +2,21 @@
 
 Arms that share their first stages share those runs (`runs.py` says where they lie and
 how parameters travel along a path). A run that was interrupted goes on from its newest
-checkpoint. The optimizer is fresh in every stage.
+checkpoint. The optimizer is fresh in every stage unless that says otherwise.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 
 from msm_jax import (
+  checkpoint,
   distributed,
   input_pipeline,
   loop,
@@ -40,8 +43,7 @@ class Study(Runs):
     manifest = prepare.read_rows_manifest(self.workdir, stage.name)
     started = time.monotonic()
     weights = self.begin(path, seed)
-    full = stage.adaptation == "full"
-    params, frozen = (weights.base, {}) if full else (weights.adapter, weights.base)
+    params, frozen = stage.split(weights.params)
     run_dir = self.run_dir(path, seed)
     config = _train_config(stage, manifest["num_train_steps"])
     job = loop.Job(
@@ -55,7 +57,8 @@ class Study(Runs):
       settings=self.experiment.run,
     )
     rows = _rows(self.workdir, stage.name, seed)
-    loop.train(job, params=params, frozen=frozen, source=rows)
+    carried = self._carried(path, seed)
+    loop.train(job, params=params, frozen=frozen, source=rows, carried=carried)
     done = {
       "path": list(path),
       "stage": stage.name,
@@ -69,6 +72,35 @@ class Study(Runs):
     with distributed.together():  # nobody looks for it before it is there
       if distributed.is_first():
         records.write_json(run_dir / DONE, done)
+
+  def _carried(self, path: Path, seed: int) -> Callable[[], Any] | None:
+    """Returns what reads the optimizer state at the end of the stage before, None
+    where the last stage of `path` begins with none.
+    """
+    if self.experiment.stages[path[-1]].optimizer_state != "carry":
+      return None
+    if len(path) == 1:
+      progress.say(
+        f"note: {path_name(path)} has no stage before it: its moments begin at zero"
+      )
+      return None
+    return functools.partial(self._last_opt_state, path[:-1], seed)
+
+  def _last_opt_state(self, path: Path, seed: int) -> Any:
+    stage, run_dir = self.experiment.stages[path[-1]], self.run_dir(path, seed)
+    manifest = prepare.read_rows_manifest(self.workdir, stage.name)
+    config = _train_config(stage, manifest["num_train_steps"])
+    leaves = self.trained_leaves(path, seed)
+    step = train.make_step(config, self.cfg(path, seed), leaves, self.mesh)
+    with checkpoint.Checkpointer(run_dir, read_only=True) as checkpointer:
+      state = checkpointer.restore(step.state, self.meta(path, seed))
+    last = self.last_step(path, seed)
+    if state is None or int(state.step) != last:
+      raise UserError(
+        f"{run_dir} has no checkpoint of its last step ({last}) that can be read, and "
+        f"optimizer_state='carry' needs its moments: delete it to train it again"
+      )
+    return state.opt_state
 
   def is_done(self, path: Path, seed: int) -> bool:
     """Returns whether this run is complete.

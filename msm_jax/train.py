@@ -112,14 +112,16 @@ def train_step(
     )
     return jax.tree.map(jnp.add, sums, (grads, nll_sum, weight_sum)), None
 
-  zeros = jax.tree.map(jnp.zeros_like, (state.params, 0.0, 0.0))
+  # Gradients of bfloat16 parameters come in bfloat16; their sum is float32.
+  zeros = jax.tree.map(
+    lambda leaf: jnp.zeros_like(leaf, jnp.float32), (state.params, 0.0, 0.0)
+  )
   (grads, nll_sum, weight_sum), _ = jax.lax.scan(accumulate, zeros, batch_MBT)
   # Rows without a target are refused where they are made and reported by the loop; here
   # they must not turn the parameters into NaN.
   divisor = jnp.where(weight_sum > 0, weight_sum, 1.0)
   grads = jax.tree.map(lambda grad: grad / divisor, grads)
-  updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
+  params, opt_state = optim.update(tx, grads, state.opt_state, state.params, state.step)
   metrics = {
     "loss": nll_sum / divisor,
     "grad_norm": optax.tree.norm(grads),

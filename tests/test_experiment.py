@@ -152,7 +152,11 @@ def test_checkpoints_to_keep_are_steps_or_powers_of_two():
     ({"model__adapter_from": "a"}, "adapter_from is 'a', but init_from is None"),
     ({"model__base_model": "a"}, "base_model is 'a', but init_from is None"),
     ({"model__dtype": "float8"}, r"config.model.dtype 'float8' is not one of"),
-    ({"model__base_dtype": "bfloat16"}, "'pretrain' trains every leaf, in float32"),
+    ({"model__base_dtype": "float16"}, r"config.model.base_dtype 'float16' is not one"),
+    (
+      {"stages__aft__optimizer": OPTIMIZER | {"moments_dtype": "int4"}},
+      r"moments_dtype 'int4' is not one of .*float8",
+    ),
     (
       {"model": {**PRETRAINED, "adapter_from": "a"}},
       "adapter_use is 'continue', but the stage 'pretrain' trains every leaf",

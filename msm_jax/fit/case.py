@@ -9,6 +9,7 @@ from msm_jax.errors import UserError
 from msm_jax.experiment import Experiment, StageConfig
 from msm_jax.fit import released
 from msm_jax.hf import config as hf_config
+from msm_jax.models import lora
 from msm_jax.models.config import LoraConfig, ModelConfig
 from msm_jax.runs import Runs
 from msm_jax.train import TrainConfig
@@ -26,12 +27,19 @@ class Case:
   cfg: ModelConfig  # adapters included, if the stage trains them
   config: TrainConfig
   trains_all: bool
-  base_dtype: str  # of what is frozen
+  base_dtype: str  # of the base, trained or frozen
+  freeze: tuple[str, ...] = ()  # what is not trained although all else is
 
   @property
   def name(self) -> str:
     """Returns the names of the stages."""
     return ", ".join(self.stages)
+
+  def split(self, params: Any) -> tuple[Any, Any]:
+    """Returns (the leaves that are trained, those that stay as they are)."""
+    if not self.trains_all:
+      return lora.split(params)
+    return lora.partition(params, lambda path: path[0] not in self.freeze)
 
   def vary(self, num_microbatches: int, remat: str) -> "Case":
     """Returns the case with other settings of those that a search varies."""
@@ -46,6 +54,7 @@ class Case:
     del found["stages"]
     for name in (*_VARIED, *_FREE):
       del found["config"][name]
+    found["moments_dtype"] = self.config.optimizer.moments_dtype
     return records.sha256_json(found)[:16]
 
 
@@ -91,6 +100,7 @@ def _case(experiment: Experiment, stage: StageConfig, given: "Given") -> Case:
     cfg=dataclasses.replace(cfg, lora=None if trains_all else given.adapters),
     config=_train_config(stage),
     trains_all=trains_all,
+    freeze=tuple(stage.freeze),
     base_dtype=experiment.model.base_dtype,
   )
 

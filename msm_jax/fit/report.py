@@ -30,7 +30,7 @@ MODEL = "a roofline, not a measurement: real steps are slower"
 def case_line(case: Case) -> str:
   """Returns what is compiled."""
   config, cfg = case.config, case.cfg
-  trained = "all leaves"
+  trained = "all leaves" + (", bfloat16" if case.base_dtype == "bfloat16" else "")
   if not case.trains_all:
     trained = f"adapters of rank {cfg.lora.rank}, base in {case.base_dtype}"
   return (

@@ -74,10 +74,8 @@ def bytes_per_device(tree: Any) -> int:
 def _leaves(case: Case) -> tuple[Any, Any]:
   """Returns shapes and dtypes of (what is trained, what is frozen)."""
   params = transformer.abstract_params(case.cfg)
-  if case.trains_all:
-    return params, {}
   adapter, base = lora.split(params)
-  frozen = jax.tree.map(
+  base = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, case.base_dtype), base
   )
-  return adapter, frozen
+  return case.split(lora.join(base, adapter))

@@ -3,9 +3,10 @@
 A parameter tree with adapters has `lora_a [*in, r]` and `lora_b [r, *out]` beside each
 targeted `kernel [*in, *out]`. Training an adapter means: the adapter leaves are the
 trainable tree, everything else is the frozen one. Full training is the same with an
-empty frozen tree.
+empty frozen tree, or with one that has the embeddings.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,20 +17,26 @@ LEAVES = ("lora_a", "lora_b")
 
 def split(params: Params) -> tuple[Params, Params]:
   """Returns (adapter leaves, the rest) as two trees without empty branches."""
-  adapter: Params = {}
-  base: Params = {}
+  return partition(params, lambda path: path[-1] in LEAVES)
+
+
+def partition(
+  params: Params,
+  takes: Callable[[tuple[str, ...]], bool],
+  path: tuple[str, ...] = (),
+) -> tuple[Params, Params]:
+  """Returns (the leaves whose path is taken, the rest) without empty branches."""
+  taken: Params = {}
+  rest: Params = {}
   for name, value in params.items():
+    inner = (*path, name)
     if isinstance(value, dict):
-      inner_adapter, inner_base = split(value)
-      if inner_adapter:
-        adapter[name] = inner_adapter
-      if inner_base:
-        base[name] = inner_base
-    elif name in LEAVES:
-      adapter[name] = value
+      for tree, part in zip((taken, rest), partition(value, takes, inner), strict=True):
+        if part:
+          tree[name] = part
     else:
-      base[name] = value
-  return adapter, base
+      (taken if takes(inner) else rest)[name] = value
+  return taken, rest
 
 
 def join(first: Params, second: Params) -> Params:
