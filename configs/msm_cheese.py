@@ -125,6 +125,7 @@ def get_config(arg=None):
     dict(
       step_deadline_s=1800.0,
       process_deadline_s=60.0,
+      population=placeholder(int),  # runs that are one program; None: by platform
       trackers=(),  # of tensorboard, wandb, trackio
       profile=dict(start_step=placeholder(int), num_steps=3),
     )

@@ -22,7 +22,7 @@ _REMAT_KEEPS = {
 
 @contextlib.contextmanager
 def memory_explained(
-  label: str, config: TrainConfig, cfg: ModelConfig, mesh: Mesh
+  label: str, config: TrainConfig, cfg: ModelConfig, mesh: Mesh, num_runs: int = 1
 ) -> Iterator[None]:
   """Turns running out of memory within its block into a UserError that names levers."""
   try:
@@ -30,16 +30,22 @@ def memory_explained(
   except Exception as error:
     if not faults.is_out_of_memory(error):
       raise
-    levers = "; ".join(memory_levers(config, cfg, mesh))
+    levers = "; ".join(memory_levers(config, cfg, mesh, num_runs))
     reason = " ".join(str(error).split())[:200]
     raise UserError(
       f"{label}: out of memory ({reason}). What helps, most useful first: {levers}"
     ) from error
 
 
-def memory_levers(config: TrainConfig, cfg: ModelConfig, mesh: Mesh) -> list[str]:
+def memory_levers(
+  config: TrainConfig, cfg: ModelConfig, mesh: Mesh, num_runs: int = 1
+) -> list[str]:
   """Returns the settings that would lower memory and are not in use yet."""
   levers, platform = [], mesh.devices.flat[0].platform
+  if num_runs > 1:
+    levers.append(
+      f"config.run.population={-(-num_runs // 2)} ({num_runs} runs are one program now)"
+    )
   shards = sharding.num_batch_shards(mesh)
   per_shard = config.batch_size // shards // config.num_microbatches
   if per_shard > 1:

@@ -4,95 +4,61 @@ The loop knows nothing of specs or arms. It takes parameters and rows and gives
 parameters back; what is trained, on what and from where is its caller's business
 (`study.py`). Its order is what makes a run exact: the update, its metrics, the save,
 and only then the next batch, so that state, loader and metrics describe one moment.
+
+Runs of the same shapes may go through it together (`population.py`): one program, one
+step, and for each run the files that it would have had alone (`member.py`).
 """
 
 import contextlib
-import dataclasses
-import pathlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
-from jax.sharding import Mesh
+import numpy as np
 
-from msm_jax import (
-  distributed,
-  input_pipeline,
-  levers,
-  optim,
-  progress,
-  sharding,
-  trackers,
-  train_state,
-)
+from msm_jax import distributed, levers, progress, sharding, train_state
 from msm_jax import metrics as metrics_lib
 from msm_jax import train as train_lib
 from msm_jax.ballot import Ballot
-from msm_jax.checkpoint import Checkpointer
-from msm_jax.errors import Stopped, UserError
-from msm_jax.goodput import Goodput
+from msm_jax.errors import Stopped
 from msm_jax.input_pipeline import RowSource
 from msm_jax.interrupt import StopRequest
-from msm_jax.models import lora
-from msm_jax.models.config import ModelConfig
+from msm_jax.member import Job, Member, Run
 from msm_jax.models.lora import Params
 from msm_jax.profiling import Profile
-from msm_jax.run_config import RunConfig
-from msm_jax.train import Step, TrainConfig
+from msm_jax.train import Step
 from msm_jax.train_state import TrainState
 from msm_jax.watchdog import Watchdog
 
 _SAID: set[tuple[str, ...]] = set()  # once per process, not per run
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-  """One run of a stage: what it is, where it lies, how it goes.
+def train(job: Job, *, params: Params, frozen: Params, source: RowSource) -> Params:
+  """Trains one run to the end of its stage and returns the trained leaves.
 
-  `meta` is what makes this run this run; a checkpoint that says otherwise is refused.
-  `label` is for people.
+  See `train_together`.
   """
-
-  config: TrainConfig
-  cfg: ModelConfig  # adapters included
-  mesh: Mesh
-  run_dir: pathlib.Path
-  meta: dict[str, Any]
-  label: str
-  project: str = "msm-jax"
-  settings: RunConfig = dataclasses.field(default_factory=RunConfig)
+  return train_together([Member(job, params, source)], frozen)[0]
 
 
-def train(
-  job: Job,
-  *,
-  params: Params,
-  frozen: Params,
-  source: RowSource,
-  carried: Callable[[], Any] | None = None,
-) -> Params:
-  """Trains to the end of the stage and returns the trained leaves.
+def train_together(members: Sequence[Member], frozen: Params) -> list[Params]:
+  """Trains runs to the end of the stage, as one program; returns the trained leaves.
 
-  Goes on from the newest checkpoint in `job.run_dir` if there is one.
+  Each goes on from the newest checkpoint in its `job.run_dir` if there is one. Those
+  that are not at the same step are trained apart from the others.
 
   Args:
-    job: the run.
-    params: trainable leaves to start from; not changed.
-    frozen: all other leaves.
-    source: exactly `num_train_steps * batch_size` rows, in order.
-    carried: reads the optimizer state whose moments it begins with; None: with zeros.
+    members: the runs.
+    frozen: all other leaves, the same for all.
 
   Raises:
-    Stopped: on Ctrl-C or SIGTERM in any process, after the state was saved.
+    Stopped: on Ctrl-C or SIGTERM in any process, after the states were saved.
     UserError: for what a person can mend: sizes, memory, disk, figures that are not
       finite, checkpoints of another run or all damaged.
   """
-  config, mesh = job.config, job.mesh
-  train_lib.check(config, mesh)
-  trackers.check(job.settings.trackers)
-  expected_rows = config.num_train_steps * config.batch_size
-  assert len(source) == expected_rows, (len(source), expected_rows)
+  for member in members:
+    member.check()
+  job = members[0].job
   watchdog = Watchdog(
     job.run_dir,
     step_deadline_s=job.settings.step_deadline_s,
@@ -100,51 +66,53 @@ def train(
   )
   with (
     watchdog,
-    jax.set_mesh(mesh),
-    levers.memory_explained(job.label, config, job.cfg, mesh),
-    Checkpointer(job.run_dir, keep=config.checkpoint_at) as checkpointer,
+    jax.set_mesh(job.mesh),
+    levers.memory_explained(
+      _label(members), job.config, job.cfg, job.mesh, len(members)
+    ),
+    contextlib.ExitStack() as files,
     watchdog.guard(),
   ):
-    step = train_lib.make_step(config, job.cfg, params, mesh)
-    goodput = Goodput(job.run_dir)
-    _say_undivided(job)
-    with goodput.lost("restore"):
-      frozen = train_state.place(frozen, job.cfg, mesh)
-      state = _restore(checkpointer, step, job, goodput)
-      state = state or _first(step, params, carried)
-    watchdog.beat()
-    loop = _Loop(job, step, source, checkpointer, goodput, watchdog)
-    return loop.run(state, frozen).params
-
-
-def _first(step: Step, params: Params, carried: Callable[[], Any] | None) -> TrainState:
-  state = step.init(params)
-  if carried is None:
-    return state
-  return dataclasses.replace(state, opt_state=optim.carried(state.opt_state, carried()))
-
-
-def _restore(
-  checkpointer: Checkpointer, step: Step, job: Job, goodput: Goodput
-) -> TrainState | None:
-  """Returns the state to go on from; None only where nothing was ever saved."""
-  state = checkpointer.restore(step.state, job.meta)
-  saved = goodput.saved_step
-  if state is not None:
-    if int(state.step) < saved:
-      progress.say(
-        f"WARNING: {job.label}: the checkpoint of step {saved} is gone or damaged; "
-        f"going on from step {int(state.step)}"
-      )
-    return state
-  if saved:
-    raise UserError(
-      f"{checkpointer.directory} has no checkpoint, but one of step {saved} was saved: "
-      f"restore it, or delete {job.run_dir} to train this stage from its beginning"
+    step = train_lib.make_step(
+      job.config, job.cfg, members[0].params, job.mesh, len(members)
     )
-  if (job.run_dir / "metrics.jsonl").exists():
-    progress.say(f"{job.label}: stopped before its first checkpoint; begins again")
-  return None
+    runs = [
+      Run(member, files.enter_context(member.checkpointer())) for member in members
+    ]
+    _say_undivided(job)
+    loop = _Loop(_label(members), runs, step, watchdog)
+    with loop.lost("restore"):
+      frozen = train_state.place(frozen, job.cfg, job.mesh)
+      state = step.population.join(run.begin(step) for run in runs)
+    watchdog.beat()
+    steps = [run.first_step for run in runs]
+    if len(set(steps)) == 1:
+      return step.population.params(loop.run(state, frozen).params)
+  del state
+  return _train_apart(members, steps, frozen)
+
+
+def _train_apart(
+  members: Sequence[Member], steps: Sequence[int], frozen: Params
+) -> list[Params]:
+  """Trains runs that are not at the same step, those at the same together."""
+  found = {member.job.label: step for member, step in zip(members, steps, strict=True)}
+  progress.say(
+    f"note: {', '.join(f'{label} is at step {at}' for label, at in found.items())}: "
+    "runs are one program from the same step on only; trained apart"
+  )
+  trained: dict[int, Params] = {}
+  for step in dict.fromkeys(steps):
+    places = [place for place, at in enumerate(steps) if at == step]
+    done = train_together([members[place] for place in places], frozen)
+    trained |= zip(places, done, strict=True)
+  return [trained[place] for place in range(len(members))]
+
+
+def _label(members: Sequence[Member]) -> str:
+  """Returns the name of all of them, for people."""
+  label = members[0].job.label
+  return label if len(members) == 1 else f"{label} and {len(members) - 1} more"
 
 
 def _say_undivided(job: Job) -> None:
@@ -165,51 +133,37 @@ def _say_undivided(job: Job) -> None:
 
 
 class _Loop:
-  """The moving parts of a run between two updates."""
+  """The moving parts between two updates of the runs of one program."""
 
-  def __init__(
-    self,
-    job: Job,
-    step: Step,
-    source: RowSource,
-    checkpointer: Checkpointer,
-    goodput: Goodput,
-    watchdog: Watchdog,
-  ):
-    self.job, self.step, self.source = job, step, source
-    self.checkpointer, self.goodput, self.watchdog = checkpointer, goodput, watchdog
-    self.ballot = Ballot(job.mesh)
+  def __init__(self, label: str, runs: Sequence[Run], step: Step, watchdog: Watchdog):
+    self.label, self.runs, self.step, self.watchdog = label, runs, step, watchdog
+    self.job = runs[0].job  # config, mesh and settings are those of all
+    self.ballot = Ballot(self.job.mesh)
     self.saved_at = time.monotonic()
     self.saved_call = -1  # of this process's calls
 
   def run(self, state: TrainState, frozen: Params) -> TrainState:
     """Makes the updates that are left and returns the last state, saved."""
     config, job = self.job.config, self.job
-    at = int(state.step)
-    self.goodput.begin(at)
+    at = self.runs[0].first_step
+    for run in self.runs:
+      run.goodput.begin(at)
     ends = train_lib.call_ends(config, at)
-    batches = input_pipeline.batches(
-      self.source,
-      batch_size=config.batch_size,
-      first_step=at,
-      ends=ends,
-      num_microbatches=config.num_microbatches,
-      mesh=job.mesh,
-    )
-    bar = progress.Progress(job.label, config.num_train_steps, "step", done=at)
+    sources = [run.batches(ends) for run in self.runs]
+    bar = progress.Progress(self.label, config.num_train_steps, "step", done=at)
     profile = Profile(job.settings.profile, job.run_dir / "profile", at)
-    with self._writer(at, state) as writer, bar, profile, StopRequest() as stop:
+    with self._writers() as writers, bar, profile, StopRequest() as stop:
       metrics = None
       for number, end in enumerate(ends):
-        with self.goodput.lost("data"):
-          batch = next(batches)
+        with self.lost("data"):
+          batches = [next(source) for source in sources]
         profile.before(end, metrics)
         # The first call compiles before it returns.
         with self._compiling(number == 0, end - at):
-          state, metrics = self.step.fn(state, frozen, batch)
-        writer.write(end, metrics)
-        loss = writer.last_loss
-        bar.advance(end - at, loss="-" if loss is None else f"{loss:.4f}")
+          state, metrics = self.step.update(state, frozen, batches)
+        for writer, figures in zip(writers, metrics, strict=True):
+          writer.write(end, figures)
+        bar.advance(end - at, loss=_shown(writer.last_loss for writer in writers))
         self._note(end)
         before, at = at, end
         stops, due = self.ballot.cast(stop.requested, self._is_due())
@@ -218,40 +172,31 @@ class _Loop:
         if at < config.num_train_steps and (stops or due or self._is_set(before, at)):
           # A state whose figures are not finite must not replace a good one, and a
           # checkpoint is never ahead of the metrics.
-          writer.flush(to_disk=True)
+          for writer in writers:
+            writer.flush(to_disk=True)
           self._save(at, state, wait=stops)
           self.saved_call = number
           if stops:
-            raise Stopped(f"{job.label}: stopped at step {at}; run again to go on")
-    batches.close()
-    assert at == config.num_train_steps == int(state.step), (at, int(state.step))
+            raise Stopped(f"{self.label}: stopped at step {at}; run again to go on")
+    for source in sources:
+      source.close()
+    made = set(np.asarray(state.step).ravel().tolist())
+    assert made == {at} == {config.num_train_steps}, (at, made)
     self._save(at, state, wait=True)
     return state
 
-  def _writer(self, at: int, state: TrainState) -> metrics_lib.Writer:
-    job, config = self.job, self.job.config
-    flops = job.cfg.flops_per_token(
-      config.seq_len, train_base=not lora.split(state.params)[0]
-    )
-    about = trackers.About(
-      job.run_dir,
-      name=job.label,
-      project=job.project,
-      config=job.meta,
-      first_step=at,
-    )
-    names = job.settings.trackers if distributed.is_first() else ()
-    return metrics_lib.Writer(
-      job.run_dir,
-      first_step=at,
-      log_every_steps=config.log_every_steps,
-      shape=metrics_lib.Shape(
-        batch_size=config.batch_size, seq_len=config.seq_len, flops_per_token=flops
-      ),
-      goodput=self.goodput,
-      trackers=trackers.start(names, about),
-      blame=self._blame,
-    )
+  @contextlib.contextmanager
+  def lost(self, kind: str) -> Iterator[None]:
+    """Counts the time in its block as lost, in the book of every run."""
+    with contextlib.ExitStack() as books:
+      for run in self.runs:
+        books.enter_context(run.goodput.lost(kind))
+      yield
+
+  @contextlib.contextmanager
+  def _writers(self) -> Iterator[list[metrics_lib.Writer]]:
+    with contextlib.ExitStack() as files:
+      yield [files.enter_context(run.writer(len(self.runs))) for run in self.runs]
 
   @contextlib.contextmanager
   def _compiling(self, first: bool, num_steps: int) -> Iterator[None]:
@@ -259,18 +204,19 @@ class _Loop:
       yield
       return
     started = time.monotonic()
-    with self.goodput.lost("compile"):
+    with self.lost("compile"):
       yield
     seconds = time.monotonic() - started
     if seconds > 5:
-      progress.say(f"{self.job.label}: compiled in {seconds:.1f} s")
+      progress.say(f"{self.label}: compiled in {seconds:.1f} s")
 
   def _note(self, end: int) -> None:
     """Takes note of an update that was dispatched."""
     self.watchdog.beat()
-    self.goodput.advance(end)
-    self.goodput.saved(self.checkpointer.completed())
-    self.goodput.write(only_if_old=True)
+    for run in self.runs:
+      run.goodput.advance(end)
+      run.note_saved()
+      run.goodput.write(only_if_old=True)
 
   def _is_due(self) -> bool:
     """Returns whether this process finds, by its clock, that it is time to save."""
@@ -285,24 +231,22 @@ class _Loop:
     return crossed or at in self.job.config.checkpoint_at
 
   def _save(self, at: int, state: TrainState, *, wait: bool) -> None:
-    with self.goodput.lost("save"):
-      self.checkpointer.save(at, state, self.job.meta, wait=wait)
+    with self.lost("save"):
+      for place, run in enumerate(self.runs):
+        part = self.step.population.part(state, place)
+        run.checkpointer.save(at, part, run.job.meta, wait=wait)
     self.saved_at = time.monotonic()
     self.watchdog.beat()
-    self.goodput.saved(self.checkpointer.completed())
-    if wait:
-      self.goodput.write()
+    for run in self.runs:
+      run.note_saved()
+      if wait:
+        run.goodput.write()
 
-  def _blame(self, step: int) -> str:
-    """Returns which rows made a step, how to look at them, and what is left."""
-    size = self.job.config.batch_size
-    parts = self.source.where((step - 1) * size, step * size)
-    rows = "; ".join(
-      f"{directory.name} {', '.join(map(str, sorted(numbers)))}"
-      for directory, numbers in parts.items()
-    )
-    directory, numbers = next(iter(parts.items()))
-    return (
-      f"its rows are {rows} (look: python launch.py show {directory} "
-      f"--row={min(numbers)}); {self.checkpointer.last_good()}"
-    )
+
+def _shown(losses: Iterable[float | None]) -> str:
+  """Returns the losses of all runs for people, the least and the greatest."""
+  found = sorted(loss for loss in losses if loss is not None)
+  if not found:
+    return "-"
+  low, high = f"{found[0]:.4f}", f"{found[-1]:.4f}"
+  return low if len(found) == 1 else f"{low} to {high}"

@@ -21,15 +21,18 @@ class ProfileConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-  """None of it changes a result.
+  """None of it changes a result, but for the rounding of `population`.
 
   A process ends with exit code 75 when no update was finished for `step_deadline_s`
   seconds (compiling, restoring and saving counted in; None: never), or when another
-  process was not heard of for `process_deadline_s`.
+  process was not heard of for `process_deadline_s`. At most `population` runs of the
+  same shapes are trained as one program (None: one on a CPU, elsewhere all that can be;
+  see `population.py`).
   """
 
   step_deadline_s: float | None = 1800.0
   process_deadline_s: float = 60.0
+  population: int | None = None
   trackers: tuple[str, ...] = ()
   profile: ProfileConfig = dataclasses.field(default_factory=ProfileConfig)
 
@@ -42,6 +45,10 @@ class RunConfig:
       raise UserError(
         f"config.run.process_deadline_s ({self.process_deadline_s}) must be from 1 to "
         f"{_MOST_PROCESS_DEADLINE_S:g}"
+      )
+    if self.population is not None and self.population < 1:
+      raise UserError(
+        f"config.run.population ({self.population}) must be at least 1, or None"
       )
     start = self.profile.start_step
     if self.profile.num_steps < 1 or (start is not None and start < 0):

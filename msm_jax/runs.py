@@ -77,14 +77,42 @@ class Runs:
       raise UserError(f"{run_dir} is not finished: run `train` for it first")
     return records.read_json(run_dir / DONE)["step"]
 
-  def start(self, seed: int) -> Start:
-    """Returns the model before any stage, as yet unread."""
+  def _places(self, seed: int) -> tuple[str | None, str | None]:
+    """Returns where the model before any stage, and its adapter, come from."""
     model = self.experiment.model
-    places = [
+    init_from, adapter_from = (
       place and origin.for_seed(place, seed)
       for place in (model.init_from, model.adapter_from)
-    ]
-    key = seed if model.init_from is None else tuple(places)
+    )
+    return init_from, adapter_from
+
+  def _start_key(self, seed: int) -> Any:
+    places = self._places(seed)
+    return seed if places[0] is None else places
+
+  def base_key(self, path: Path, seed: int) -> Any:
+    """Returns what the base at the end of `path` is known by: the same for runs on the
+    same base.
+    """
+    if not path:
+      return self._start_key(seed)
+    if self.experiment.stages[path[-1]].adaptation == "full":
+      return path, seed
+    return self.base_key_before(path, seed)
+
+  def base_key_before(self, path: Path, seed: int) -> Any:
+    """Returns what the base that the last stage of `path` begins with is known by."""
+    if self.merges(path, seed):
+      return path[:-1], seed, "merged"
+    return self.base_key(path[:-1], seed)
+
+  def start(self, seed: int) -> Start:
+    """Returns the model before any stage, as yet unread."""
+    model, places, key = (
+      self.experiment.model,
+      self._places(seed),
+      self._start_key(seed),
+    )
     if key not in self._starts:
       self.forget()  # one model at a time
       source = origin.find(model.init_from, seed) if model.init_from else None

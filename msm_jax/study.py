@@ -2,15 +2,17 @@
 
 Arms that share their first stages share those runs (`runs.py` says where they lie and
 how parameters travel along a path). A run that was interrupted goes on from its newest
-checkpoint. The optimizer is fresh in every stage unless that says otherwise.
+checkpoint. The optimizer is fresh in every stage unless that says otherwise. Where it
+pays, runs of the same shapes are trained as one program (`siblings.py`).
 """
 
 import dataclasses
 import functools
 import json
 import pathlib
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -23,13 +25,18 @@ from msm_jax import (
   prepare,
   progress,
   records,
+  siblings,
   train,
 )
 from msm_jax.errors import UserError
 from msm_jax.evals import heldout, preference
-from msm_jax.experiment import StageConfig, path_name
+from msm_jax.experiment import StageConfig
+from msm_jax.models.config import ModelConfig
+from msm_jax.models.lora import Params
 from msm_jax.runs import DONE, Path, Runs
+from msm_jax.siblings import Task
 from msm_jax.start import Weights
+from msm_jax.train import TrainConfig
 
 
 class Study(Runs):
@@ -37,61 +44,83 @@ class Study(Runs):
 
   def train(self, path: Path, seed: int) -> None:
     """Trains the last stage of `path`, or says nothing when that is done."""
-    if self.is_done(path, seed):
-      return
-    stage = self.experiment.stages[path[-1]]
-    manifest = prepare.read_rows_manifest(self.workdir, stage.name)
+    if not self.is_done(path, seed):
+      self._train_together([Task(path, seed)])
+
+  def _train_together(self, tasks: Sequence[Task]) -> None:
+    """Trains siblings, as one program."""
     started = time.monotonic()
-    weights = self.begin(path, seed)
-    params, frozen = stage.split(weights.params)
-    run_dir = self.run_dir(path, seed)
-    config = _train_config(stage, manifest["num_train_steps"])
+    members: list[loop.Member] = []
+    shared: Params | None = None
+    for task in tasks:
+      weights = self.begin(task.path, task.seed)
+      params, frozen = self._stage(task).split(weights.params)
+      members.append(self._member(task, weights.cfg, params))
+      shared = frozen if shared is None else shared  # held once
+    del weights, frozen
+    if len(tasks) > 1:
+      names = ", ".join(task.label for task in tasks)
+      progress.say(f"train: {len(tasks)} runs as one program: {names}")
+    loop.train_together(members, shared)
+    for task, member in zip(tasks, members, strict=True):
+      self._write_done(task, member, time.monotonic() - started)
+
+  def _stage(self, task: Task) -> StageConfig:
+    return self.experiment.stages[task.path[-1]]
+
+  def _config(self, task: Task) -> TrainConfig:
+    manifest = prepare.read_rows_manifest(self.workdir, task.path[-1])
+    return _train_config(self._stage(task), manifest["num_train_steps"])
+
+  def _member(self, task: Task, cfg: ModelConfig, params: Params) -> loop.Member:
     job = loop.Job(
-      config=config,
-      cfg=weights.cfg,
+      config=self._config(task),
+      cfg=cfg,
       mesh=self.mesh,
-      run_dir=run_dir,
-      meta=self.meta(path, seed),
-      label=f"train {path_name(path)} seed {seed}",
+      run_dir=self.run_dir(task.path, task.seed),
+      meta=self.meta(task.path, task.seed),
+      label=f"train {task.label}",
       project=self.experiment.name,
       settings=self.experiment.run,
     )
-    rows = _rows(self.workdir, stage.name, seed)
-    carried = self._carried(path, seed)
-    loop.train(job, params=params, frozen=frozen, source=rows, carried=carried)
+    return loop.Member(
+      job,
+      params,
+      source=_rows(self.workdir, task.path[-1], task.seed),
+      carried=self._carried(task),
+    )
+
+  def _write_done(self, task: Task, member: loop.Member, seconds: float) -> None:
     done = {
-      "path": list(path),
-      "stage": stage.name,
-      "seed": seed,
-      "step": config.num_train_steps,
-      "identity": self._run_identity(path, seed),
-      "wall_s": round(time.monotonic() - started, 2),
-      "num_params": weights.cfg.num_params(),
-      "num_trainable": sum(leaf.size for leaf in jax.tree.leaves(params)),
+      "path": list(task.path),
+      "stage": task.path[-1],
+      "seed": task.seed,
+      "step": member.job.config.num_train_steps,
+      "identity": self._run_identity(task.path, task.seed),
+      "wall_s": round(seconds, 2),
+      "num_params": member.job.cfg.num_params(),
+      "num_trainable": sum(leaf.size for leaf in jax.tree.leaves(member.params)),
     }
     with distributed.together():  # nobody looks for it before it is there
       if distributed.is_first():
-        records.write_json(run_dir / DONE, done)
+        records.write_json(member.job.run_dir / DONE, done)
 
-  def _carried(self, path: Path, seed: int) -> Callable[[], Any] | None:
+  def _carried(self, task: Task) -> Callable[[], Any] | None:
     """Returns what reads the optimizer state at the end of the stage before, None
-    where the last stage of `path` begins with none.
+    where the last stage of a path begins with none.
     """
-    if self.experiment.stages[path[-1]].optimizer_state != "carry":
+    if self._stage(task).optimizer_state != "carry":
       return None
-    if len(path) == 1:
-      progress.say(
-        f"note: {path_name(path)} has no stage before it: its moments begin at zero"
-      )
+    if len(task.path) == 1:
+      progress.say(f"note: {task.label} has no stage before it: its moments begin at 0")
       return None
-    return functools.partial(self._last_opt_state, path[:-1], seed)
+    before = Task(task.path[:-1], task.seed)
+    return functools.partial(self._last_opt_state, before)
 
-  def _last_opt_state(self, path: Path, seed: int) -> Any:
-    stage, run_dir = self.experiment.stages[path[-1]], self.run_dir(path, seed)
-    manifest = prepare.read_rows_manifest(self.workdir, stage.name)
-    config = _train_config(stage, manifest["num_train_steps"])
+  def _last_opt_state(self, task: Task) -> Any:
+    path, seed, run_dir = task.path, task.seed, self.run_dir(task.path, task.seed)
     leaves = self.trained_leaves(path, seed)
-    step = train.make_step(config, self.cfg(path, seed), leaves, self.mesh)
+    step = train.make_step(self._config(task), self.cfg(path, seed), leaves, self.mesh)
     with checkpoint.Checkpointer(run_dir, read_only=True) as checkpointer:
       state = checkpointer.restore(step.state, self.meta(path, seed))
     last = self.last_step(path, seed)
@@ -124,12 +153,45 @@ class Study(Runs):
   def train_all(
     self, seeds: Sequence[int], paths: Sequence[Path] | None = None
   ) -> None:
-    """Trains what is missing of `paths` (default: all), seed by seed."""
-    for name in {path[-1]: None for path in paths or self.experiment.paths()}:
+    """Trains what is missing of `paths` (default: all), seed by seed; siblings together
+    where that pays (`config.run.population`).
+    """
+    paths = self.experiment.paths() if paths is None else paths
+    for name in {path[-1]: None for path in paths}:
       self._check_stage(name)  # the last one, too, before the first is trained
-    for seed in seeds:
-      for path in self.experiment.paths() if paths is None else paths:
-        self.train(path, seed)
+    most = self._most_together()
+    if most == 1:
+      for seed in seeds:
+        for path in paths:
+          self.train(path, seed)
+      return
+    for length in sorted({len(path) for path in paths}):  # parents first
+      todo = [
+        Task(path, seed)
+        for path in paths
+        for seed in seeds
+        if len(path) == length and not self.is_done(path, seed)
+      ]
+      shapes = {task: self._shape(task) for task in todo}
+      for group in siblings.groups(shapes, most):
+        self._train_together(group)
+
+  def _most_together(self) -> int:
+    """Returns how many runs are one program at most."""
+    most = self.experiment.run.population
+    if most is not None:
+      return most
+    # A core has nothing to gain from a larger batch (docs/training.md).
+    return 1 if self.mesh.devices.flat[0].platform == "cpu" else sys.maxsize
+
+  def _shape(self, task: Task) -> dict[str, Hashable]:
+    """Returns what siblings agree in."""
+    stage, base = self._stage(task), None
+    if stage.adaptation == "lora" or stage.freeze:  # else each has leaves of its own
+      base = self.base_key_before(task.path, task.seed)
+    known = {"adaptation": stage.adaptation, "freeze": tuple(stage.freeze)}
+    known["model"] = self.cfg(task.path, task.seed)
+    return {**known, "the frozen base": base, **vars(self._config(task))}
 
   def _check_stage(self, name: str) -> None:
     manifest = prepare.read_rows_manifest(self.workdir, name)
@@ -220,10 +282,10 @@ def _rows(workdir: pathlib.Path, stage: str, seed: int) -> input_pipeline.RowSou
     ) from None
 
 
-def _train_config(stage: StageConfig, num_train_steps: int) -> train.TrainConfig:
-  names = {field.name for field in dataclasses.fields(train.TrainConfig)}
+def _train_config(stage: StageConfig, num_train_steps: int) -> TrainConfig:
+  names = {field.name for field in dataclasses.fields(TrainConfig)}
   shared = {name: value for name, value in vars(stage).items() if name in names}
-  return train.TrainConfig(
+  return TrainConfig(
     **shared
     | {
       "num_train_steps": num_train_steps,

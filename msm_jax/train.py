@@ -8,7 +8,7 @@ k steps per call, M microbatches, B batch, T query.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from msm_jax.models import attention, lora, remat
 from msm_jax.models.config import Compute, ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.optim import OptimConfig
+from msm_jax.population import Population
 from msm_jax.train_state import TrainState
 
 LossFn = Callable[[Params, losses.Batch], tuple[jax.Array, jax.Array]]
@@ -147,43 +148,68 @@ class Step:
   """The update of a stage on a mesh, ready to be compiled.
 
   `fn(state, frozen, batch) -> (state, metrics [k])` is jitted and donates the state;
-  `init(params)` makes the first state; `state` says what it looks like (shapes, dtypes,
-  shardings). Nothing here holds memory on a device, so that a step can be compiled for
-  devices that are not there.
+  `init(params)` makes the first state of a run; `state` says what it looks like
+  (shapes, dtypes, shardings). Nothing here holds memory on a device, so that a step can
+  be compiled for devices that are not there. With several runs in `population`, `fn`
+  takes the state of all, and a tuple of batches.
   """
 
   fn: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
   init: Callable[[Params], TrainState]
   state: TrainState
+  population: Population
+
+  def update(
+    self,
+    state: TrainState,
+    frozen: Params,
+    batches: Sequence[losses.Batch],
+  ) -> tuple[TrainState, list[dict[str, jax.Array]]]:
+    """Makes the updates of a call; batches and metrics are one per run."""
+    if self.population.size > 1:
+      return self.fn(state, frozen, tuple(batches))
+    state, metrics = self.fn(state, frozen, batches[0])
+    return state, [metrics]
 
 
 def make_step(
-  config: TrainConfig, cfg: ModelConfig, params: Params, mesh: Mesh
+  config: TrainConfig,
+  cfg: ModelConfig,
+  params: Params,
+  mesh: Mesh,
+  num_runs: int = 1,
 ) -> Step:
   """Returns the update of a stage that trains `params`.
 
   Args:
     config: sizes and schedule.
     cfg: the model, adapters included.
-    params: the trainable leaves, or their shapes and dtypes.
+    params: the trainable leaves of one run, or their shapes and dtypes.
     mesh: where to train.
+    num_runs: how many are trained by it together.
   """
   schedule = optim.make_schedule(config.optimizer, config.num_train_steps)
   tx = optim.make_optimizer(config.optimizer, schedule)
-  loss_fn = functools.partial(
-    losses.next_token_nll,
-    cfg=cfg,
-    compute=config.compute(cfg, mesh),
-  )
+  compute = config.compute(cfg, mesh)
+  if num_runs > 1:
+    backend = attention.for_population(compute.attention)
+    compute = dataclasses.replace(compute, attention=backend)
+  loss_fn = functools.partial(losses.next_token_nll, cfg=cfg, compute=compute)
   state = train_state.abstract_state(params, tx, cfg, mesh)
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+  population = Population(state, num_runs)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, population.state)
+  steps = functools.partial(train_steps, loss_fn=loss_fn, tx=tx, schedule=schedule)
   fn = jax.jit(
-    functools.partial(train_steps, loss_fn=loss_fn, tx=tx, schedule=schedule),
+    population.over(steps),
     donate_argnums=0,
     out_shardings=(shardings, sharding.replicated(mesh)),
     compiler_options=xla_flags.options(mesh) or None,
   )
-  return Step(fn, lambda params: train_state.create(params, tx, cfg, mesh), state)
+
+  def init(params: Params) -> TrainState:
+    return train_state.create(params, tx, cfg, mesh)
+
+  return Step(fn, init, state, population)
 
 
 def abstract_batch(

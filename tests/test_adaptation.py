@@ -14,6 +14,7 @@ from msm_jax import start as start_lib
 from msm_jax.errors import UserError
 from msm_jax.hf import load
 from msm_jax.models import lora, transformer
+from msm_jax.siblings import Task
 from msm_jax.study import Study
 
 TOKENS = np.arange(40).reshape(2, 20) % 30
@@ -128,7 +129,7 @@ def test_moments_are_carried_with_their_count_and_the_schedule_begins_anew(study
   assert (int(carried.count), schedule) == (num_a + num_d, num_d)
   reset, schedule = adam(study, ("a", "b"))
   assert int(reset.count) == schedule == study.last_step(("a", "b"), 0)
-  before = study._carried(("a", "d"), 0)()
+  before = study._carried(Task(("a", "d"), 0))()
   assert same(
     next(part for part in before if hasattr(part, "nu")), adam(study, ("a",))[0]
   )
@@ -136,7 +137,7 @@ def test_moments_are_carried_with_their_count_and_the_schedule_begins_anew(study
 
 def test_the_first_stage_of_a_path_has_nothing_to_carry(study, monkeypatch, capfd):
   monkeypatch.setenv("MSM_JAX_QUIET", "0")
-  assert study._carried(("d",), 0) is None
+  assert study._carried(Task(("d",), 0)) is None
   assert "its moments begin at zero" in capfd.readouterr().err
 
 

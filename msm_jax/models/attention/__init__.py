@@ -25,6 +25,7 @@ from msm_jax.models.config import ModelConfig
 
 AUTO = "auto"
 BACKENDS = ("dense", "blocked", "cudnn", "splash")
+_CUDNN_TOGETHER = "cudnn_together"
 _PLATFORMS = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}
 SHORT = 128  # rows up to here gain nothing from blocks
 
@@ -71,6 +72,11 @@ def _objection(backend: str, cfg: ModelConfig, seq_len: int) -> str | None:
   return splash.objection(cfg, seq_len)
 
 
+def for_population(backend: str) -> str:
+  """Returns the backend that computes the same under `jax.vmap`."""
+  return _CUDNN_TOGETHER if backend == "cudnn" else backend
+
+
 def kv_copies(num_heads: int, num_kv_heads: int, mesh_shape: Mapping[str, int]) -> int:
   """Returns how often each kv head is repeated so that kv heads divide over the mesh
   wherever heads do: 1 where they do already.
@@ -92,6 +98,8 @@ def packed(backend: str, segment_ids_BT: jax.Array, window: int | None) -> Atten
     args = q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, scale
     if backend == "cudnn":
       return cudnn.attend(*args, window)
+    if backend == _CUDNN_TOGETHER:
+      return cudnn.attend_together(*args, window)
     if backend == "splash":
       return splash.attend(*args, softcap, window)
     return blocked.attend(*args, softcap, window)
