@@ -112,7 +112,9 @@ class Study(Runs):
     if self._stage(task).optimizer_state != "carry":
       return None
     if len(task.path) == 1:
-      progress.say(f"note: {task.label} has no stage before it: its moments begin at 0")
+      progress.say(
+        f"note: {task.label} has no stage before it: its moments begin at zero"
+      )
       return None
     before = Task(task.path[:-1], task.seed)
     return functools.partial(self._last_opt_state, before)

@@ -191,7 +191,9 @@ def test_seeds_together_are_the_seeds_alone(tmp_path, rows_dir, separate):
 
 
 @pytest.mark.parametrize(
-  ("cfg", "sizes"), [(ADAPTED, FOUR), (CFG, ONE)], ids=["lora on a mesh", "full"]
+  ("cfg", "sizes"),
+  [pytest.param(ADAPTED, FOUR, marks=pytest.mark.slow), (CFG, ONE)],
+  ids=["lora on a mesh", "full"],
 )
 def test_an_update_of_all_is_an_update_of_each(tmp_path, rows_dir, cfg, sizes):
   found, frozen = members(
@@ -294,7 +296,11 @@ def test_the_frozen_base_is_held_once():
 
 
 @pytest.mark.parametrize(
-  ("backend", "scan_layers", "sizes"), [("dense", False, ONE), ("blocked", True, FOUR)]
+  ("backend", "scan_layers", "sizes"),
+  [
+    ("dense", False, ONE),
+    pytest.param("blocked", True, FOUR, marks=pytest.mark.slow),
+  ],
 )
 def test_every_way_to_compute_takes_a_population_axis(backend, scan_layers, sizes):
   compute = Compute(
