@@ -71,5 +71,9 @@ def memory_levers(
     )
   if cfg.dtype != "bfloat16":
     levers.append("config.model.dtype='bfloat16' (activations)")
+  if config.optimizer.moments_dtype == "float32":
+    levers.append(
+      "optimizer.moments_dtype='float8' (2 instead of 8 bytes per trained parameter)"
+    )
   levers.append("a shorter seq_len, or more devices")
   return levers

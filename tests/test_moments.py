@@ -144,7 +144,8 @@ def step_of(optimizer, params, mesh):
 def trained(dtype, params_dtype="float32", num_steps=40, mesh_shape=(1, 1, 1)):
   """Returns (losses, state) of a run of `num_steps`."""
   mesh = sharding.make_mesh(*mesh_shape, jax.devices()[: math.prod(mesh_shape)])
-  params = transformer.init_params(CFG, jax.random.key(0))
+  init = jax.jit(transformer.init_params, static_argnums=0)
+  params = init(CFG, jax.random.key(0))
   params = jax.tree.map(lambda leaf: leaf.astype(params_dtype), params)
   step = step_of(dataclasses.replace(ADAM, moments_dtype=dtype), params, mesh)
   with jax.set_mesh(mesh):
