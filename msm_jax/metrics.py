@@ -21,12 +21,14 @@ from msm_jax.errors import Stopped, UserError
 from msm_jax.goodput import Goodput
 from msm_jax.trackers import Trackers
 
-# Dense bfloat16 FLOP/s per device, from the makers' data sheets.
+# Dense bfloat16 FLOP/s per device, from the makers' data sheets, by the beginning of
+# `device_kind`. A TPU7x has two devices to a chip.
 PEAK_FLOPS = {
   "TPU v4": 275e12,
   "TPU v5 lite": 197e12,
   "TPU v5": 459e12,
   "TPU v6 lite": 918e12,
+  "TPU7x": 2307e12 / 2,
   "NVIDIA A100": 312e12,
   "NVIDIA H100": 989e12,
   "NVIDIA H200": 989e12,
@@ -35,9 +37,14 @@ PEAK_FLOPS = {
 
 def peak_flops(device: jax.Device) -> float | None:
   """Returns the device's peak FLOP/s, None where it is not known (a CPU, say)."""
+  return peak_flops_of_kind(device.device_kind)
+
+
+def peak_flops_of_kind(device_kind: str) -> float | None:
+  """Returns the peak FLOP/s of a kind of device, as JAX names it; None if not known."""
   # The longest name wins: "TPU v5 lite" is not a "TPU v5".
   for name in sorted(PEAK_FLOPS, key=len, reverse=True):
-    if device.device_kind.startswith(name):
+    if device_kind.startswith(name):
       return PEAK_FLOPS[name]
   return None
 

@@ -4,8 +4,11 @@ They let collectives of `fsdp` and `data` run beside products, as the flags in G
 published recipes do (maxtext, benchmarks/xla_flags_library.py), as far as the compiler
 supports them: fused all-gathers may hang or give wrong results on any chip but the v5e
 (libtpu 0.0.51 refuses them there). They are options of one compilation, so that `fit`
-compiles with the same ones, on a machine without a TPU.
+compiles with the same ones, on a machine without a TPU. What LIBTPU_INIT_ARGS says of
+one of them holds in both.
 """
+
+import os
 
 from jax.sharding import Mesh
 
@@ -27,12 +30,18 @@ _OF_CHIP = {
 
 
 def options(mesh: Mesh) -> dict[str, str]:
-  """Returns the compiler options for a step on `mesh`; none where it has no TPU."""
+  """Returns the compiler options for a step on `mesh`; none where it has no TPU.
+
+  Options of a compilation override the environment, so what LIBTPU_INIT_ARGS sets is
+  left out.
+  """
   devices = mesh.devices.ravel()
   if devices[0].platform != "tpu":
     return {}
   num_slices = len({getattr(device, "slice_index", 0) for device in devices})
-  return of_kind(devices[0].device_kind, num_slices)
+  theirs, _ = parse(os.environ.get("LIBTPU_INIT_ARGS", ""))
+  ours = of_kind(devices[0].device_kind, num_slices)
+  return {name: value for name, value in ours.items() if name not in theirs}
 
 
 def of_kind(device_kind: str, num_slices: int = 1) -> dict[str, str]:
