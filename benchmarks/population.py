@@ -18,11 +18,15 @@ first and do not count. Times are the medians of wall time, everything finished.
 """
 
 import argparse
+import pathlib
 import statistics
+import sys
 import time
 
 import jax
 import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from msm_jax import optim, packing, sharding, start, train, train_state
 from msm_jax.models import lora

@@ -14,14 +14,16 @@ clipping. Sides, each a process pinned to one and the same core:
 
 Workload llama8b (one accelerator): the shapes of Llama 3.1 8B, LoRA of rank 64 on all
 projections over a frozen bfloat16 base, packed rows of 4096. Sides: ours_lora, hf_lora
-(transformers and PEFT, sdpa, gradient checkpointing).
+(transformers and PEFT, sdpa, gradient checkpointing, bfloat16 by autocast as Trainer's
+bf16=True). All are on the device at once and take memory as they need it.
 
 The processes wait for each other: step i is made by one side after the other, so that
 what else the machine does hits all alike. All sides see the same rows, segments and
 positions, and the same allocator (tcmalloc by LD_PRELOAD where it is found). Two steps
 of each come first and do not count. Time is CPU time on a CPU (the median over steps),
 wall time on an accelerator; memory is the high-water mark of the process, compilation
-included, or of the device. A side that is not installed is left out, and said so.
+included, or of the device. A side that is not installed is left out, and said so; one
+that a limit names and that dies is no result (exit code 1).
 
 Stated limits: float32 1.15 x hf and 1.5 x maxtext, bfloat16 1.0 x hf, memory at most
 that of hf; llama8b 1.3 x hf and half of the peak FLOP/s. The last line is the smallest
@@ -29,6 +31,7 @@ of what was measured over its limit: above 1 is within all of them.
 """
 
 import argparse
+import contextlib
 import glob
 import importlib.util
 import json
@@ -37,11 +40,15 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import training_sides
 
+sys.path.insert(0, str(training_sides.ROOT))
+
+from msm_jax import metrics
+
 _WARM_UP = 2
-_PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "TPU v5 lite": 197e12}
 
 
 class Side:
@@ -77,8 +84,14 @@ class Side:
     return bool(line)
 
   def close(self) -> None:
-    self.process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it may be dead
+      self.process.stdin.close()
     self.process.wait()
+
+  def peak_mb(self) -> float:
+    """Returns the high-water mark of the device, of the process on a CPU."""
+    last = self.answers[-1]
+    return last["rss_mb"] if last["device_mb"] is None else last["device_mb"]
 
   def median(self, name: str) -> float:
     return statistics.median(answer[name] for answer in self.answers)
@@ -103,6 +116,8 @@ def environment(args: argparse.Namespace) -> dict[str, str]:
   found = {**os.environ, "HF_HUB_OFFLINE": "1", "DECOUPLE_GCLOUD": "TRUE"}
   if args.workload == "w":
     found |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
+  else:  # what one process does not use yet, the others may have
+    found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
   library = args.malloc
   if library == "auto":
     places = glob.glob("/usr/lib/*/libtcmalloc_minimal.so.4")
@@ -129,7 +144,7 @@ def report(workload: str, sides: dict[str, Side], kind: str | None) -> list[floa
   print(f"{'side':14}{clock + ' s':>10}{'tokens/s':>10}{'peak MB':>10}{'loss':>8}")
   for side in sides.values():
     seconds, loss = side.median(clock), side.answers[-1]["loss"]
-    memory = side.median("rss_mb")
+    memory = side.peak_mb()
     print(
       f"{side.name:14}{seconds:10.3f}{B * T / seconds:10.0f}{memory:10.0f}{loss:8.3f}"
     )
@@ -153,7 +168,7 @@ def report(workload: str, sides: dict[str, Side], kind: str | None) -> list[floa
   if workload == "w" and {"ours_f32", "hf_f32"} <= set(sides):
     memory = [sides[name].answers[-1]["rss_mb"] for name in ("hf_f32", "ours_f32")]
     against("peak memory, hf_f32 / ours_f32", memory[0] / memory[1], 1.0)
-  peak = next((v for k, v in _PEAK_FLOPS.items() if k in (kind or "")), None)
+  peak = metrics.peak_flops_of_kind(kind) if kind else None
   if workload == "llama8b" and peak and "ours_lora" in sides:
     against("MFU", _flops(workload) / sides["ours_lora"].median("wall") / peak, 0.5)
   return found
@@ -165,6 +180,13 @@ def _flops(workload: str) -> float:
   B, T = training_sides.WORKLOADS[workload]["rows"]
   weights = L * (2 * D * H * (N + K) + 3 * D * F) + V * D
   return B * T * (4 * weights + 12 * L * N * H * T / 2)
+
+
+def named_by_limits(workload: str, sides: Iterable[str]) -> list[str]:
+  """Returns those of `sides` that a limit of the workload names."""
+  limits = training_sides.WORKLOADS[workload]["limits"]
+  named = {name for mine, theirs, _ in limits for name in (mine, theirs)}
+  return sorted(named & set(sides))
 
 
 def main() -> None:
@@ -191,11 +213,13 @@ def main() -> None:
   )
   shared = environment(args)
   sides = {n: Side(n, args, shared) for n in names if is_installed(n, args)}
+  died = set()
   for number in range(_WARM_UP + args.steps):
     for name in list(sides):
       if not sides[name].step(number):
-        print(f"{name}: left out, it ended (see --verbose)")
-        del sides[name]
+        print(f"{name}: it ended (see --verbose)")
+        died.add(name)
+        sides.pop(name).close()
     if number >= _WARM_UP:
       clock = "cpu" if args.workload == "w" else "wall"
       seconds = (f"{name} {s.answers[-1][clock]:.2f}" for name, s in sides.items())
@@ -203,6 +227,9 @@ def main() -> None:
   for side in sides.values():
     side.close()
   found = report(args.workload, sides, kind)
+  missing = named_by_limits(args.workload, died)
+  if missing:
+    sys.exit(f"no ratio: {', '.join(missing)} ended, which the limits name")
   if found:
     print(f"ratio: {min(found):.3f}")
 

@@ -1,7 +1,8 @@
 """The sides of benchmarks/train_step.py: each makes training steps in its process.
 
 A process reads step numbers on stdin and answers each with a JSON line: loss, CPU
-seconds, wall seconds, its high-water mark of memory in MB. MaxText's runs in MaxText's
+seconds, wall seconds, the high-water marks of its memory and, where there is one, of
+the accelerator's in MB. MaxText's runs in MaxText's
 own virtual environment, so nothing but NumPy is imported here before it is needed.
 
 B batch, T query.
@@ -75,11 +76,9 @@ def rows(workload: str, step: int) -> dict[str, np.ndarray]:
 def ours(workload: str, dtype: str, **settings) -> Step:
   """Returns a step of this framework."""
   sys.path.insert(0, str(ROOT))
-  import functools
-
   import jax
 
-  from msm_jax import losses, optim, sharding, train, train_state
+  from msm_jax import optim, sharding, train, train_state
   from msm_jax.models import lora, transformer
   from msm_jax.models.config import LoraConfig, ModelConfig
 
@@ -101,9 +100,8 @@ def ours(workload: str, dtype: str, **settings) -> Step:
     ),
     **settings,
   )
-  mesh = sharding.make_mesh(data=1)
-  schedule = optim.make_schedule(config.optimizer, config.num_train_steps)
-  tx = optim.make_optimizer(config.optimizer, schedule)
+  mesh = sharding.make_mesh(data=1, devices=jax.devices()[:1])
+  shapes = train.abstract_batch(config, mesh)
 
   def init(key):
     params = transformer.init_params(cfg, key)
@@ -114,22 +112,20 @@ def ours(workload: str, dtype: str, **settings) -> Step:
 
   with jax.set_mesh(mesh):
     params, frozen = jax.jit(init)(jax.random.key(0))
-    state = train_state.create(params, tx, cfg, mesh)
-    loss_fn = functools.partial(
-      losses.next_token_nll, cfg=cfg, compute=config.compute(cfg, mesh)
-    )
-    step_fn = jax.jit(
-      functools.partial(train.train_steps, loss_fn=loss_fn, tx=tx, schedule=schedule),
-      donate_argnums=0,
-    )
+    shipped = train.make_step(config, cfg, params, mesh)
+    state = shipped.init(params)
+    frozen = train_state.place(frozen, cfg, mesh)
   del params
 
   def step(number: int) -> float:
     nonlocal state
-    shape = (1, config.num_microbatches, -1, config.seq_len)
-    batch = {name: x.reshape(shape) for name, x in rows(workload, number).items()}
+    made = rows(workload, number)
+    batch = {
+      name: jax.device_put(made[name].reshape(like.shape), like.sharding)
+      for name, like in shapes.items()
+    }
     with jax.set_mesh(mesh):
-      state, metrics = step_fn(state, frozen, jax.device_put(batch))
+      state, (metrics,) = shipped.update(state, frozen, [batch])
     jax.block_until_ready(state)
     return float(metrics["loss"][0])
 
@@ -202,6 +198,21 @@ def hf(workload: str, dtype: str) -> Step:
     return float(loss.detach())
 
   return step
+
+
+def device_peak_mb(side: str) -> float | None:
+  """Returns the high-water mark of an accelerator's memory in MB, None on a CPU."""
+  if side.startswith("hf"):
+    import torch
+
+    if not torch.cuda.is_available():
+      return None
+    return torch.cuda.max_memory_allocated() / 2**20
+  import jax
+
+  stats = jax.devices()[0].memory_stats() or {}
+  found = stats.get("peak_bytes_in_use")
+  return None if found is None else found / 2**20
 
 
 def serve_maxtext(workload: str, serve: Callable[[Step], None]) -> None:
@@ -286,6 +297,7 @@ def run(side: str, workload: str) -> None:
         "cpu": time.process_time() - cpu,
         "wall": time.perf_counter() - wall,
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "device_mb": device_peak_mb(side),
       }
       print(json.dumps(answer), file=answers, flush=True)
 
@@ -299,9 +311,9 @@ def run(side: str, workload: str) -> None:
       serve(ours(workload, "bfloat16", **lean))
     case "ours_lora":
       serve(ours(workload, "bfloat16", remat="full", loss_chunk_len=512))
-    case "hf_f32" | "hf_lora":
+    case "hf_f32":
       serve(hf(workload, "float32"))
-    case "hf_bf16":
+    case "hf_bf16" | "hf_lora":  # by autocast, as Trainer does with bf16=True
       serve(hf(workload, "bfloat16"))
     case "maxtext_f32":
       serve_maxtext(workload, serve)
