@@ -13,6 +13,8 @@ from msm_jax.experiment import Experiment, StageConfig
 from msm_jax.fit import case, estimate
 from msm_jax.fit import report as fit_report
 
+_WHOLE = dict.fromkeys(sharding.MESH_AXES, 1)
+
 
 def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
   """Yields the plan of training as lines of text; writes nothing."""
@@ -67,9 +69,12 @@ def num_bytes(experiment: Experiment, workdir: pathlib.Path) -> int:
   """Returns how much weights, gradients and optimizer take over the mesh, of the stage
   that needs most.
   """
-  whole = dict.fromkeys(sharding.MESH_AXES, 1)
+  return estimate.num_held(_neediest(experiment, workdir), _WHOLE)
+
+
+def _neediest(experiment: Experiment, workdir: pathlib.Path) -> case.Case:
   cases = case.find(experiment, workdir)
-  return max(estimate.num_held(each, whole) for each in cases)
+  return max(cases, key=lambda one: estimate.num_held(one, _WHOLE))
 
 
 def _model_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
@@ -77,14 +82,24 @@ def _model_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]
   yield f"model: {given.cfg.num_params() / 1e6:.2f}M parameters"
   if not experiment.paths():
     return
-  base_dtype = experiment.model.base_dtype
-  held = f"base in {base_dtype}, adapters in float32"
+  most = _neediest(experiment, workdir)
   yield (
     "weights, gradients and optimizer: "
-    f"{num_bytes(experiment, workdir) / 2**30:.2f} GiB over the mesh "
-    f"({base_dtype if _trains_all(experiment) else held}; activations come on top)"
+    f"{estimate.num_held(most, _WHOLE) / 2**30:.2f} GiB over the mesh, of "
+    f"{most.stages[0]}, which needs most ({_dtypes(most)}; one copy: config.mesh.data "
+    f"above 1 holds so many; {_runs(most)}; activations come on top)"
   )
 
 
-def _trains_all(experiment: Experiment) -> bool:
-  return any(stage.adaptation == "full" for stage in experiment.stages.values())
+def _runs(one: case.Case) -> str:
+  return "one run" if one.num_runs == 1 else f"{one.num_runs} runs as one program"
+
+
+def _dtypes(one: case.Case) -> str:
+  """Returns in what a stage is held."""
+  moments = one.config.optimizer.moments_dtype
+  if one.trains_all:
+    return f"weights in {one.base_dtype}, gradients in float32, moments in {moments}"
+  return (
+    f"base in {one.base_dtype}, adapters and gradients in float32, moments in {moments}"
+  )

@@ -57,6 +57,14 @@ def run(
       yield report.slice_line(fit)
       for fit in search.go_on(fit, compiling.compile_step):  # noqa: B020
         yield report.tried_line(fit.tried[-1], place)
+      again = None
+      if len(places) > 1 and not (fit.best or fit.problem):
+        again = search.begin_again(fit)
+      if again is not None:
+        yield report.slice_line(again)
+        fit = again
+        for fit in search.go_on(again, compiling.compile_step):
+          yield report.tried_line(fit.tried[-1], place)
       fits.append(fit)
       if workdir:
         report.save(fit, compiler, workdir)

@@ -1,5 +1,6 @@
 """What is compiled: the update of a stage, as the config describes it."""
 
+import collections
 import dataclasses
 import pathlib
 from typing import Any, NamedTuple
@@ -21,19 +22,42 @@ _FREE = ("num_train_steps", "optimizer", "log_every_steps")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-  """The update of one stage, or of several that are alike."""
+  """The update of one stage, or of several that are alike.
+
+  Attributes:
+    stages: their names.
+    cfg: the model, adapters included, if they are trained.
+    config: of the first stage; a search varies some of it.
+    trains_all: whether the base is trained.
+    base_dtype: of the base, trained or frozen.
+    freeze: what is not trained although all else is.
+    num_runs: how many are one program.
+    own: what each stage's own config has for what a search varies.
+    note: what is not counted, if anything.
+  """
 
   stages: tuple[str, ...]
-  cfg: ModelConfig  # adapters included, if the stage trains them
+  cfg: ModelConfig
   config: TrainConfig
   trains_all: bool
-  base_dtype: str  # of the base, trained or frozen
-  freeze: tuple[str, ...] = ()  # what is not trained although all else is
+  base_dtype: str
+  freeze: tuple[str, ...] = ()
+  num_runs: int = 1
+  own: tuple[tuple[int, str], ...] = ()
+  note: str = ""
 
   @property
   def name(self) -> str:
     """Returns the names of the stages."""
     return ", ".join(self.stages)
+
+  def own_settings(self) -> dict[str, dict[str, int | str]]:
+    """Returns what each stage's own config has for what a search varies."""
+    own = self.own or (_varied(self.config),) * len(self.stages)
+    return {
+      stage: dict(zip(_VARIED, values, strict=True))
+      for stage, values in zip(self.stages, own, strict=True)
+    }
 
   def split(self, params: Any) -> tuple[Any, Any]:
     """Returns (the leaves that are trained, those that stay as they are)."""
@@ -49,9 +73,12 @@ class Case:
     return dataclasses.replace(self, config=config)
 
   def identity(self) -> str:
-    """Returns a digest of all that memory depends on, but what a search varies."""
+    """Returns a digest of all that memory depends on, but what a search varies and the
+    mesh.
+    """
     found = dataclasses.asdict(self)
-    del found["stages"]
+    for name in ("stages", "own", "note"):
+      del found[name]
     for name in (*_VARIED, *_FREE):
       del found["config"][name]
     found["moments_dtype"] = self.config.optimizer.moments_dtype
@@ -76,16 +103,22 @@ def find(
   if not paths:
     raise UserError(f"--arm={arm} has no stage {stage or 'at all'}: nothing to compile")
   given = model(experiment, workdir)
-  alike: dict[Any, list[str]] = {}
-  cases = {}
+  alike: dict[str, list[Case]] = {}
   for name in names:
     case = _case(experiment, experiment.stages[name], given)
-    key = case.identity(), *(getattr(case.config, varied) for varied in _VARIED)
-    alike.setdefault(key, []).append(name)
-    cases.setdefault(key, case)
+    alike.setdefault(case.identity(), []).append(case)
   return [
-    dataclasses.replace(case, stages=tuple(alike[key])) for key, case in cases.items()
+    dataclasses.replace(
+      cases[0],
+      stages=tuple(case.name for case in cases),
+      own=tuple(_varied(case.config) for case in cases),
+    )
+    for cases in alike.values()
   ]
+
+
+def _varied(config: TrainConfig) -> tuple[int, str]:
+  return config.num_microbatches, config.remat
 
 
 def _case(experiment: Experiment, stage: StageConfig, given: "Given") -> Case:
@@ -95,7 +128,10 @@ def _case(experiment: Experiment, stage: StageConfig, given: "Given") -> Case:
       f"config.stages.{stage.name}.seq_len ({stage.seq_len}) is longer than the "
       f"model's context ({cfg.max_seq_len}): lower it"
     )
+  num_runs, note = _together(experiment, stage)
   return Case(
+    num_runs=num_runs,
+    note=note,
     stages=(stage.name,),
     cfg=dataclasses.replace(cfg, lora=None if trains_all else given.adapters),
     config=_train_config(stage),
@@ -103,6 +139,34 @@ def _case(experiment: Experiment, stage: StageConfig, given: "Given") -> Case:
     freeze=tuple(stage.freeze),
     base_dtype=experiment.model.base_dtype,
   )
+
+
+def _together(experiment: Experiment, stage: StageConfig) -> tuple[int, str]:
+  """Returns (runs of a stage that are one program, what to say about it).
+
+  Counts siblings from above: those that turn out to differ in their frozen base are
+  trained apart.
+  """
+  shape = _shape_of(stage)
+  lengths = collections.Counter(
+    len(path)
+    for path in experiment.paths()
+    if _shape_of(experiment.stages[path[-1]]) == shape
+  )
+  of_stage = {len(path) for path in experiment.paths() if path[-1] == stage.name}
+  most = max((lengths[length] for length in of_stage), default=1)
+  num_siblings, bound = most * len(experiment.seeds), experiment.run.population
+  if bound is None and num_siblings > 1:
+    return 1, (
+      f"one run is counted, and up to {num_siblings} are alike: `train` may make "
+      "several one program, which takes more; config.run.population=1 keeps to one, "
+      "another number is counted here"
+    )
+  return min(bound or 1, num_siblings), ""
+
+
+def _shape_of(stage: StageConfig) -> Any:
+  return stage.adaptation, tuple(stage.freeze), _train_config(stage)
 
 
 def _train_config(stage: StageConfig) -> TrainConfig:

@@ -71,8 +71,8 @@ class Compiled:
     status: 'fits', 'exceeds', 'timeout' or 'failed'.
     needed: at the peak, for `exceeds` at least.
     available: what the compiler has for a program, as far as it says so.
-    classes: `needed` by class; None unless it fits.
-    peak: of arguments and all else, as the compiler counts.
+    classes: `needed` by class; None where the compiler gave up before it counted.
+    peak: of arguments and all else, as the compiler counts; None likewise.
     host: what waits in the host's memory.
     seconds: of lowering and compiling, wall time.
     cpu_seconds: of the child.
@@ -182,12 +182,23 @@ def compile_here(request: Request, more_flags: Mapping[str, str]) -> dict[str, A
     raise
   except Exception as error:
     return answer | _failure(error) | _cpu_seconds()
-  found = _memory(compiled.memory_analysis(), parts)
   chip = request.topology.chip
   available = round(chip.hbm_gib * GIB / chip.devices_per_chip)
+  found = verdict(_memory(compiled.memory_analysis(), parts), available)
+  return answer | found | _cpu_seconds()
+
+
+def verdict(found: Mapping[str, Any], available: int) -> dict[str, Any]:
+  """Returns what was counted of a program with its status; all is not the compiler's
+  own count, so what it let pass may still exceed.
+  """
+  answer = {**found, "status": "fits", "available": available}
   if found["needed"] > available:
-    found["status"] = "exceeds"
-  return answer | found | {"available": available} | _cpu_seconds()
+    answer["status"] = "exceeds"
+    answer["why"] = (
+      f"compiled, but it needs {found['needed'] / GIB:.2f} of {available / GIB:.2f} GiB"
+    )
+  return answer
 
 
 def _devices(topology: Topology) -> list[jax.Device]:
@@ -240,7 +251,6 @@ def _memory(stats: Any, parts: Mapping[str, int]) -> dict[str, Any]:
     stats.output_size_in_bytes - stats.alias_size_in_bytes
   )
   return {
-    "status": "fits",
     "needed": sum(classes.values()),
     "classes": classes,
     "peak": stats.peak_memory_in_bytes,

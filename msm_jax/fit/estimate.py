@@ -44,9 +44,13 @@ def estimate(case: Case, topology: Topology, mesh: Mapping[str, int]) -> Estimat
   """Returns the estimate for a case on a slice."""
   sizes = _Sizes(case, mesh)
   kept = sizes.kept_activations()
+  # Of layers compiled one by one, gradients may take the place of what was kept.
+  together = sizes.gradients + kept
+  if not case.config.scan_layers:
+    together = max(sizes.gradients, kept)
   return Estimate(
     seconds=_seconds(sizes, topology, kept),
-    at_least=sizes.held + kept,
+    at_least=sizes.held - sizes.gradients + together,
     kept=kept,
   )
 
@@ -61,11 +65,17 @@ class _Sizes:
     self.width = 2 if cfg.dtype == "bfloat16" else 4
     self.num_microbatches = config.num_microbatches
     rows = config.batch_size // config.num_microbatches
-    self.tokens = rows * config.seq_len // (mesh["data"] * mesh["fsdp"])
+    self.tokens = case.num_runs * (
+      rows * config.seq_len // (mesh["data"] * mesh["fsdp"])
+    )
     # Once gathered.
-    self.weights = (cfg.num_params() + num_adapter_params(cfg)) / mesh["tensor"]
+    base, adapters = cfg.num_params(), case.num_runs * num_adapter_params(cfg)
+    if case.trains_all:  # else the base is shared
+      base *= case.num_runs
+    self.weights = (base + adapters) / mesh["tensor"]
     classes = step.held(case, mesh)
     self.updated = classes["parameters"] + classes["optimizer"]
+    self.gradients = classes["gradients"]
     self.held = sum(classes.values())
 
   def kept_activations(self) -> int:

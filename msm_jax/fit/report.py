@@ -8,6 +8,7 @@ from typing import Any
 from msm_jax import records
 from msm_jax.experiment import Experiment
 from msm_jax.fit import case as case_lib
+from msm_jax.fit import search, topology
 from msm_jax.fit.case import Case
 from msm_jax.fit.compiling import GIB, Compiled
 from msm_jax.fit.search import Fit, Tried
@@ -24,6 +25,7 @@ CLASSES = {
   "padding": "padding",
   "program": "program",
 }
+_CHOSEN = ("num_microbatches", "remat")
 MODEL = "a roofline, not a measurement: real steps are slower"
 
 
@@ -33,10 +35,13 @@ def case_line(case: Case) -> str:
   trained = "all leaves" + (", bfloat16" if case.base_dtype == "bfloat16" else "")
   if not case.trains_all:
     trained = f"adapters of rank {cfg.lora.rank}, base in {case.base_dtype}"
-  return (
+  line = (
     f"{case.name}: {_count(cfg.num_params())} parameters, {trained}; "
     f"{config.batch_size} rows of {config.seq_len} tokens a step"
   )
+  if case.num_runs > 1:
+    line += f", {case.num_runs} runs as one program (config.run.population)"
+  return f"{line}\n  {case.note}" if case.note else line
 
 
 def _count(number: int) -> str:
@@ -72,7 +77,7 @@ def tried_line(tried: Tried, slices: Topology) -> str:
 def best_lines(fit: Fit, compiler: str) -> Iterator[str]:
   """Yields what is known of the fastest candidate, which fits."""
   best, case = fit.best, fit.case
-  compiled, settings = best.compiled, _changes(fit)
+  compiled, settings = best.compiled, _changes_of(fit)
   per_chip = fit.topology.chip.devices_per_chip
   unit, scale = ("GiB", GIB) if compiled.needed >= GIB / 8 else ("MiB", GIB / 1024)
   parts = [
@@ -85,7 +90,7 @@ def best_lines(fit: Fit, compiler: str) -> Iterator[str]:
   if compiled.host:
     yield f"  in the host's memory: {compiled.host * per_chip / GIB:.2f} GiB per chip"
   seconds = best.candidate.estimate.seconds
-  tokens = case.config.batch_size * case.config.seq_len
+  tokens = case.num_runs * case.config.batch_size * case.config.seq_len
   yield f"  {seconds:.3g} s a step, {tokens / seconds:,.0f} tokens/s ({MODEL})"
   yield f"  settings: {' '.join(settings) or 'as the config has them'}"
   yield f"  XLA flags: {len(compiled.flags)}, all known to {compiler}"
@@ -108,16 +113,28 @@ def _way_out(fit: Fit) -> str:
     return f"{fit.problem}; ask again where more cores or memory are free"
   if fit.mesh is None:
     return f"{fit.note}: change config.stages.{case.stages[0]}.batch_size"
-  ways = [f"more chips (--topology={slices.chip.name} finds the smallest slice)"]
+  ways = []
+  if fit.mesh["data"] > slices.num_slices:  # each part of `data` holds a copy
+    ways.append(f"--config.mesh.fsdp=-1 --config.mesh.data={slices.num_slices}")
+  if case.num_runs > 1:
+    ways.append("--config.run.population=1")
+  ways.append(f"more chips (--topology={slices.chip.name} finds the smallest slice)")
   if case.trains_all:
     ways.append("adaptation='lora'")
   elif case.base_dtype != "bfloat16":
     ways.append("config.model.base_dtype='bfloat16'")
   if case.cfg.dtype != "bfloat16":
     ways.append("config.model.dtype='bfloat16'")
-  if case.config.loss_chunk_len is None:
-    ways.append("loss_chunk_len=256")
+  chunk_len = _chunk_len(case.config.seq_len)
+  if case.config.loss_chunk_len is None and chunk_len:
+    ways.append(f"loss_chunk_len={chunk_len}")
   return "what helps: " + "; ".join([*ways, "a shorter seq_len"])
+
+
+def _chunk_len(seq_len: int) -> int | None:
+  """Returns the largest length up to 256 that divides rows into chunks worth having."""
+  lengths = range(min(256, seq_len // 2), 15, -1)
+  return next((length for length in lengths if seq_len % length == 0), None)
 
 
 def table(fits: Sequence[Fit]) -> Iterator[str]:
@@ -157,17 +174,27 @@ def _memory(compiled: Compiled, slices: Topology) -> str:
   return f"{needed:.2f} of {available:.2f} GiB per chip{tight}"
 
 
-def _changes(fit: Fit) -> list[str]:
-  """Returns flags that make the config what was compiled."""
-  best, flags = fit.best, []
-  num_microbatches, remat = best.candidate.settings
-  chosen = {"num_microbatches": num_microbatches, "remat": remat}
-  for stage in fit.case.stages:
-    for name, value in chosen.items():
-      if getattr(fit.case.config, name) != value:
-        flags.append(f"--config.stages.{stage}.{name}={value}")
-  if fit.note:
-    flags += [f"--config.mesh.{k}={v}" for k, v in fit.mesh.items()]
+def _changes_of(fit: Fit) -> list[str]:
+  chosen = dict(zip(_CHOSEN, fit.best.candidate.settings, strict=True))
+  return _changes(fit.case, fit.topology, chosen, fit.mesh, fit.wanted_mesh)
+
+
+def _changes(
+  case: Case,
+  slices: Topology,
+  chosen: Mapping[str, Any],
+  mesh: Mapping[str, int],
+  wanted_mesh: Mapping[str, int],
+) -> list[str]:
+  """Returns flags that make the config, as it is, what was compiled."""
+  flags = [
+    f"--config.stages.{stage}.{name}={chosen[name]}"
+    for stage, own in case.own_settings().items()
+    for name in _CHOSEN
+    if own[name] != chosen[name]
+  ]
+  if topology.fill_mesh(wanted_mesh, slices.num_devices) != mesh:
+    flags += [f"--config.mesh.{k}={v}" for k, v in mesh.items()]
   return flags
 
 
@@ -187,9 +214,10 @@ def as_json(fit: Fit, compiler: str) -> dict[str, Any]:
     "fits": fit.best is not None,
     "problem": fit.problem,
     "mesh": fit.mesh,
+    "wanted_mesh": dict(fit.wanted_mesh),
     "note": fit.note,
     "tried": [_tried_json(tried, fit.topology) for tried in fit.tried],
-    "settings": _changes(fit) if fit.best else None,
+    "settings": _changes_of(fit) if fit.best else None,
     "compiler": compiler,
     "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
   }
@@ -243,9 +271,14 @@ def plan_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
   if not found:
     return
   cases = {case.identity(): case for case in case_lib.find(experiment, workdir)}
-  current = [entry for entry in found if entry["identity"] in cases]
+  current = [
+    entry
+    for entry in found
+    if entry["identity"] in cases
+    and _is_on_this_mesh(entry, cases[entry["identity"]], experiment.mesh)
+  ]
   for entry in current:
-    yield _plan_line(entry, cases[entry["identity"]])
+    yield _plan_line(entry, cases[entry["identity"]], experiment.mesh)
   if len(current) < len(found):
     yield (
       f"fit: {len(found) - len(current)} earlier results are of other settings: run "
@@ -253,14 +286,34 @@ def plan_lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
     )
 
 
-def _plan_line(entry: Mapping[str, Any], case: Case) -> str:
+def _slices_of(entry: Mapping[str, Any]) -> Topology:
+  return topology.parse(entry["topology"], entry["num_slices"])[0]
+
+
+def _is_on_this_mesh(
+  entry: Mapping[str, Any], case: Case, wanted_mesh: Mapping[str, int]
+) -> bool:
+  """Returns whether a search would begin on the mesh where this one began or ended."""
+  if "wanted_mesh" not in entry:  # kept by an earlier version
+    return False
+  slices = _slices_of(entry)
+  now, _ = search.choose_mesh(case, slices, wanted_mesh)
+  then, _ = search.choose_mesh(case, slices, entry["wanted_mesh"])
+  return now in (then, entry["mesh"])
+
+
+def _plan_line(
+  entry: Mapping[str, Any], case: Case, wanted_mesh: Mapping[str, int]
+) -> str:
   where = entry["topology"]
   if entry["num_slices"] > 1:
     where = f"{entry['num_slices']} x {where}"
   if not entry["fits"]:
     return f"fit: {where} {_denial(entry['problem'])} {case.name}"
   best = entry["tried"][-1]
-  settings = " ".join(entry["settings"]) or "as configured"
+  # Against the config as it is now: it may have changed since.
+  flags = _changes(case, _slices_of(entry), best, entry["mesh"], wanted_mesh)
+  settings = " ".join(flags) or "as configured"
   return (
     f"fit: {where} ({entry['num_chips']} chips) holds {case.name}: "
     f"{best['bytes_per_chip'] / GIB:.2f} of {entry['available_gib_per_chip']:.2f} GiB "

@@ -2,8 +2,9 @@
 
 Candidates are microbatches x remat, in the order of their estimated time (ties: fewer
 microbatches, then less recomputation). One whose estimate from below exceeds the memory
-is passed over. Of more than two that are left, the leanest is compiled first: where it
-does not fit, none does. Then one after another is compiled until one fits, with the
+is passed over, as is one that is expected to, judged by what others needed beyond their
+estimates. Of more than two that are left, the leanest is compiled first: where it needs
+too much, none fits. Then one after another is compiled until one fits, with the
 compiler's least effort and, unless that needs far too much, with its usual effort,
 which is what training gets and what is reported.
 """
@@ -65,6 +66,7 @@ class Fit:
   case: Case
   topology: Topology
   mesh: dict[str, int] | None  # None: there is none, see `note`
+  wanted_mesh: Mapping[str, int]  # as the config has it
   note: str = ""  # about the mesh, unless it is the config's
   tried: tuple[Tried, ...] = ()
 
@@ -142,7 +144,24 @@ def candidates(
 def begin(case: Case, slices: Topology, wanted_mesh: Mapping[str, int]) -> Fit:
   """Returns where a search begins: the mesh, nothing tried."""
   mesh, note = choose_mesh(case, slices, wanted_mesh)
-  return Fit(case=case, topology=slices, mesh=mesh, note=note)
+  return Fit(case=case, topology=slices, mesh=mesh, wanted_mesh=wanted_mesh, note=note)
+
+
+def begin_again(fit: Fit) -> Fit | None:
+  """Returns a search on a mesh that divides more than the one that did not hold the
+  case, None where there is none.
+  """
+  if fit.mesh is None:
+    return None
+  case, slices = fit.case, fit.topology
+  for mesh in topology.mesh_candidates(
+    slices, case.config.batch_size, case.cfg.num_heads
+  ):
+    if mesh["fsdp"] > fit.mesh["fsdp"]:
+      given = " ".join(f"{axis}={size}" for axis, size in fit.mesh.items())
+      note = f"mesh {given} does not hold it"
+      return dataclasses.replace(fit, mesh=mesh, note=note, tried=())
+  return None
 
 
 def go_on(fit: Fit, compile_step: Compile) -> Iterator[Fit]:
@@ -161,19 +180,23 @@ class _Hunt:
   def __init__(self, slices: Topology, compile_step: Compile):
     self.slices, self.compile_step = slices, compile_step
     self.available = slices.chip.hbm_gib * GIB / slices.chip.devices_per_chip
-    self.beyond = 0.0  # what compilations needed beyond their estimates, the least
+    # The least that a compilation needed beyond its estimate; None before the first.
+    self.beyond: float | None = None
     self.quick: dict[tuple[int, str], Compiled] = {}
 
   def run(self, queue: Sequence[Candidate]) -> Iterator[Tried]:
     """Yields tries in turn, up to the first that fits."""
-    possible = [one for one in queue if self._lower_bound(one) <= self.available]
+    possible = [one for one in queue if self._expected(one) <= self.available]
     leanest = min(queue, key=lambda one: (one.estimate.at_least, -one.settings[0]))
     if not possible:
       yield self._try(leanest)
       return
-    if len(possible) > 2 and not self._is_near(self._compile_quickly(leanest)):
-      yield Tried(candidate=leanest, compiled=self.quick[leanest.settings])
-      return
+    if len(possible) > 2:
+      quick = self._compile_quickly(leanest)
+      # A compiler that died over this one tells nothing of the others.
+      if quick.needed is not None and not self._is_near(quick):
+        yield Tried(candidate=leanest, compiled=quick)
+        return
     for one in queue:
       tried = self._try(one)
       yield tried
@@ -181,16 +204,18 @@ class _Hunt:
         return
 
   def _try(self, one: Candidate) -> Tried:
-    at_least = self._lower_bound(one)
+    at_least, expected = one.estimate.at_least, self._expected(one)
     if at_least > self.available:
       return Tried(candidate=one, why=f"takes at least {at_least / GIB:.1f} GiB")
+    if expected > self.available:
+      return Tried(candidate=one, why=f"is expected to take {expected / GIB:.1f} GiB")
     quick = self._compile_quickly(one)
     if not self._is_near(quick):
       return Tried(candidate=one, compiled=quick)
     return Tried(candidate=one, compiled=self._compile(one, None), is_final=True)
 
-  def _lower_bound(self, one: Candidate) -> float:
-    return one.estimate.at_least + _STAYS * self.beyond
+  def _expected(self, one: Candidate) -> float:
+    return one.estimate.at_least + _STAYS * (self.beyond or 0.0)
 
   def _is_near(self, compiled: Compiled) -> bool:
     """Returns whether the usual effort may fit."""
@@ -209,5 +234,5 @@ class _Hunt:
     )
     if compiled.needed is not None:
       excess = max(0.0, compiled.needed - one.estimate.at_least)
-      self.beyond = min(self.beyond, excess) if self.beyond else excess
+      self.beyond = excess if self.beyond is None else min(self.beyond, excess)
     return compiled

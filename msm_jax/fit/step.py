@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh
 from msm_jax import optim, sharding, train, train_state
 from msm_jax.fit.case import Case
 from msm_jax.models import lora, transformer
+from msm_jax.population import Population
 
 
 def lower(
@@ -24,11 +25,14 @@ def lower(
   train.check(case.config, mesh)
   params, frozen = _leaves(case)
   with jax.set_mesh(mesh):
-    step = train.make_step(case.config, case.cfg, params, mesh)
+    step = train.make_step(case.config, case.cfg, params, mesh, case.num_runs)
+    state = step.population.state
     frozen = train_state.abstract(frozen, case.cfg, mesh)
     rows = train.abstract_batch(case.config, mesh, case.config.steps_per_call)
-    lowered = step.fn.lower(step.state, frozen, rows)
-  return lowered, _classes(step.state, frozen) | {"rows": bytes_per_device(rows)}
+    if case.num_runs > 1:
+      rows = (rows,) * case.num_runs
+    lowered = step.fn.lower(state, frozen, rows)
+  return lowered, _classes(state, frozen) | {"rows": bytes_per_device(rows)}
 
 
 def held(case: Case, mesh_sizes: Mapping[str, int]) -> dict[str, int]:
@@ -44,6 +48,7 @@ def _held(case: Case, mesh_sizes: tuple[int, ...]) -> dict[str, int]:
   schedule = optim.make_schedule(case.config.optimizer, case.config.num_train_steps)
   tx = optim.make_optimizer(case.config.optimizer, schedule)
   state = train_state.abstract_state(params, tx, case.cfg, mesh)
+  state = Population(state, case.num_runs).state
   return _classes(state, train_state.abstract(frozen, case.cfg, mesh))
 
 
