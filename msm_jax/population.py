@@ -21,6 +21,23 @@ from jax.sharding import PartitionSpec as P
 from msm_jax.models.lora import Params
 from msm_jax.train_state import TrainState
 
+# Tokens of a microbatch per device: with fewer an accelerator idles, with more it is no
+# faster, and their activations take memory.
+FULL_DEVICE_TOKENS = 8192
+
+
+def most_together(num_tokens: int, num_devices: int, platform: str) -> int:
+  """Returns how many runs one program gains from, where nobody said how many.
+
+  Args:
+    num_tokens: of a microbatch of one run.
+    num_devices: that its rows are divided over.
+    platform: of those. A CPU core has nothing to gain from a larger batch.
+  """
+  if platform == "cpu":
+    return 1
+  return max(1, FULL_DEVICE_TOKENS * num_devices // num_tokens)
+
 
 class Population:
   """How the states of `size` runs lie in one; a run alone has no population axis.

@@ -26,8 +26,8 @@ class RunConfig:
   A process ends with exit code 75 when no update was finished for `step_deadline_s`
   seconds (compiling, restoring and saving counted in; None: never), or when another
   process was not heard of for `process_deadline_s`. At most `population` runs of the
-  same shapes are trained as one program (None: one on a CPU, elsewhere all that can be;
-  see `population.py`).
+  same shapes are trained as one program (None: one on a CPU, elsewhere as many as fill
+  the devices; see `population.py`).
   """
 
   step_deadline_s: float | None = 1800.0

@@ -7,7 +7,7 @@ siblings: `population.py` trains them together.
 
 import dataclasses
 import itertools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from msm_jax import progress
 from msm_jax.experiment import path_name
@@ -28,7 +28,7 @@ class Task:
 
 
 def groups(
-  shapes: Mapping[Task, Mapping[str, Hashable]], most: int
+  shapes: Mapping[Task, Mapping[str, Hashable]], most: Callable[[Task], int]
 ) -> list[list[Task]]:
   """Returns the tasks in groups of siblings, at most so many in one.
 
@@ -36,7 +36,7 @@ def groups(
 
   Args:
     shapes: all that siblings must agree in, per task: field -> value.
-    most: above this, a group is divided into equal parts.
+    most: of the siblings of a task in one group; more are divided into equal parts.
   """
   found: list[list[Task]] = []
   for task, shape in shapes.items():
@@ -46,10 +46,10 @@ def groups(
         break
     else:
       found.append([task])
-  if most > 1:
-    for one, other in itertools.pairwise(found):
+  for one, other in itertools.pairwise(found):
+    if most(one[0]) > 1 and most(other[0]) > 1:
       _say_apart(one, other, shapes)
-  return [part for group in found for part in _divided(group, most)]
+  return [part for group in found for part in _divided(group, most(group[0]))]
 
 
 def _divided(group: Sequence[Task], most: int) -> Iterator[list[Task]]:

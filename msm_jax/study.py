@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
@@ -161,8 +160,7 @@ class Study(Runs):
     paths = self.experiment.paths() if paths is None else paths
     for name in {path[-1]: None for path in paths}:
       self._check_stage(name)  # the last one, too, before the first is trained
-    most = self._most_together()
-    if most == 1:
+    if all(self._most_together(Task(path, 0)) == 1 for path in paths):
       for seed in seeds:
         for path in paths:
           self.train(path, seed)
@@ -175,16 +173,13 @@ class Study(Runs):
         if len(path) == length and not self.is_done(path, seed)
       ]
       shapes = {task: self._shape(task) for task in todo}
-      for group in siblings.groups(shapes, most):
+      for group in siblings.groups(shapes, self._most_together):
         self._train_together(group)
 
-  def _most_together(self) -> int:
-    """Returns how many runs are one program at most."""
+  def _most_together(self, task: Task) -> int:
+    """Returns how many siblings of a run are one program at most."""
     most = self.experiment.run.population
-    if most is not None:
-      return most
-    # A core has nothing to gain from a larger batch (docs/training.md).
-    return 1 if self.mesh.devices.flat[0].platform == "cpu" else sys.maxsize
+    return self._config(task).most_together(self.mesh) if most is None else most
 
   def _shape(self, task: Task) -> dict[str, Hashable]:
     """Returns what siblings agree in."""

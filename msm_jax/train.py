@@ -29,7 +29,7 @@ from msm_jax.models import attention, lora, remat
 from msm_jax.models.config import Compute, ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.optim import OptimConfig
-from msm_jax.population import Population
+from msm_jax.population import Population, most_together
 from msm_jax.train_state import TrainState
 
 LossFn = Callable[[Params, losses.Batch], tuple[jax.Array, jax.Array]]
@@ -71,6 +71,12 @@ class TrainConfig:
       scan_layers=self.scan_layers,
       loss_chunk_len=self.loss_chunk_len,
     )
+
+  def most_together(self, mesh: Mesh) -> int:
+    """Returns how many runs of this stage one program gains from on this mesh."""
+    num_tokens = self.batch_size * self.seq_len // self.num_microbatches
+    platform = mesh.devices.flat[0].platform
+    return most_together(num_tokens, sharding.num_batch_shards(mesh), platform)
 
 
 def check(config: TrainConfig, mesh: Mesh, where: str = "the stage") -> None:
