@@ -38,7 +38,7 @@ def train(job: Job, *, params: Params, frozen: Params, source: RowSource) -> Par
 
   See `train_together`.
   """
-  return train_together([Member(job, params, source)], frozen)[0]
+  return train_together([Member(job, params, lambda: params, source)], frozen)[0]
 
 
 def train_together(members: Sequence[Member], frozen: Params) -> list[Params]:
@@ -74,7 +74,7 @@ def train_together(members: Sequence[Member], frozen: Params) -> list[Params]:
     watchdog.guard(),
   ):
     step = train_lib.make_step(
-      job.config, job.cfg, members[0].params, job.mesh, len(members)
+      job.config, job.cfg, members[0].leaves, job.mesh, len(members)
     )
     runs = [
       Run(member, files.enter_context(member.checkpointer())) for member in members
@@ -83,8 +83,7 @@ def train_together(members: Sequence[Member], frozen: Params) -> list[Params]:
     loop = _Loop(_label(members), runs, step, watchdog)
     with loop.lost("restore"):
       frozen = train_state.place(frozen, job.cfg, job.mesh)
-      state = step.population.join(run.begin(step) for run in runs)
-    watchdog.beat()
+      state = step.population.join(loop.begin())
     steps = [run.first_step for run in runs]
     if len(set(steps)) == 1:
       return step.population.params(loop.run(state, frozen).params)
@@ -141,6 +140,12 @@ class _Loop:
     self.ballot = Ballot(self.job.mesh)
     self.saved_at = time.monotonic()
     self.saved_call = -1  # of this process's calls
+
+  def begin(self) -> Iterator[TrainState]:
+    """Yields the state that each run goes on from."""
+    for run in self.runs:
+      yield run.begin(self.step)
+      self.watchdog.beat()
 
   def run(self, state: TrainState, frozen: Params) -> TrainState:
     """Makes the updates that are left and returns the last state, saved."""

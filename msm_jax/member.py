@@ -57,13 +57,16 @@ class Member:
 
   Attributes:
     job: the run; config, model, mesh and settings are the same in all of them.
-    params: trainable leaves to start from; not changed.
+    leaves: shapes and dtypes of what is trained.
+    first: reads the leaves to start from; called where there is no checkpoint to go on
+      from. What it returns is not changed, nor kept.
     source: exactly `num_train_steps * batch_size` rows, in order.
     carried: reads the optimizer state whose moments it begins with; None: with zeros.
   """
 
   job: Job
-  params: Params
+  leaves: Params
+  first: Callable[[], Params]
   source: RowSource
   carried: Callable[[], Any] | None = None
 
@@ -84,8 +87,7 @@ class Run:
   """What is a run's own: its rows, its checkpoints, its metrics, its book of time."""
 
   def __init__(self, member: Member, checkpointer: Checkpointer):
-    self.job, self.source, self._params = member.job, member.source, member.params
-    self._carried = member.carried
+    self.job, self.source, self._member = member.job, member.source, member
     self.checkpointer = checkpointer
     self.goodput = Goodput(self.job.run_dir)
     self.first_step = 0
@@ -97,10 +99,12 @@ class Run:
     return state
 
   def _first(self, step: Step) -> TrainState:
-    state = step.init(self._params)
-    if self._carried is None:
-      return state
-    opt_state = optim.carried(state.opt_state, self._carried())
+    carried = self._member.carried
+    if carried is None:
+      return step.init(self._member.first())
+    before = carried()  # reads a whole state, and must find room for it
+    state = step.init(self._member.first())
+    opt_state = optim.carried(state.opt_state, before)
     return dataclasses.replace(state, opt_state=opt_state)
 
   def _restore(self, step: Step) -> TrainState | None:
@@ -140,7 +144,7 @@ class Run:
     """Returns what writes the metrics, of a run in a program of so many."""
     job, config = self.job, self.job.config
     flops = job.cfg.flops_per_token(
-      config.seq_len, train_base=not lora.split(self._params)[0]
+      config.seq_len, train_base=not lora.split(self._member.leaves)[0]
     )
     about = trackers.About(
       job.run_dir,

@@ -185,8 +185,7 @@ class Runs:
     if self.experiment.stages[path[-1]].adaptation == "full":
       return Weights(cfg, self._base(path, seed, step), {})
     base = self._base(path, seed)
-    leaves = self.trained_leaves(path, seed)
-    return Weights(cfg, base, self._restore(path, seed, leaves, step))
+    return Weights(cfg, base, self._adapter(path, seed, step))
 
   def trained_leaves(self, path: Path, seed: int) -> Params:
     """Returns shapes and dtypes of what the last stage of `path` trains."""
@@ -202,13 +201,13 @@ class Runs:
       return self.start(seed).weights().base
     stage = self.experiment.stages[path[-1]]
     if stage.adaptation == "lora":
-      return self._base_before(path, seed)
+      return self.base_before(path, seed)
     trained = self._restore(path, seed, self.trained_leaves(path, seed), step)
     if not stage.freeze:  # every leaf comes from there
       return trained
-    return lora.join(trained, stage.split(self._base_before(path, seed))[1])
+    return lora.join(trained, stage.split(self.base_before(path, seed))[1])
 
-  def _base_before(self, path: Path, seed: int) -> Params:
+  def base_before(self, path: Path, seed: int) -> Params:
     """Returns the base leaves that the last stage of `path` begins with."""
     if not self.merges(path, seed):
       return self._base(path[:-1], seed)
@@ -217,15 +216,26 @@ class Runs:
 
   def begin(self, path: Path, seed: int) -> Weights:
     """Returns the model that the last stage of `path` begins with."""
-    weights, cfg = self.weights(path[:-1], seed), self.cfg(path, seed)
-    base, adapter = weights.base, weights.adapter
-    if self.merges(path, seed):
-      dtype = self.experiment.model.base_dtype
-      base, adapter = merged(weights, dtype, self.mesh), {}
-    if cfg.lora is not None and not adapter:
-      draw = self.num_merges(path, seed)  # another adapter after every merge
-      adapter = fresh(cfg, seed, self.mesh, adapter_only=True, draw=draw)
-    return Weights(cfg, base, adapter)
+    base, adapter = self.base_before(path, seed), self.adapter_before(path, seed)
+    return Weights(self.cfg(path, seed), base, adapter)
+
+  def adapter_before(self, path: Path, seed: int) -> Params:
+    """Returns the adapters that the last stage of `path` begins with, maybe none."""
+    cfg, merges = self.cfg(path, seed), self.merges(path, seed)
+    if cfg.lora is None:
+      return {}
+    if self.cfg(path[:-1], seed).lora is not None and not merges:
+      return self._adapter(path[:-1], seed)
+    draw = self.num_merges(path, seed)  # another adapter after every merge
+    return fresh(cfg, seed, self.mesh, adapter_only=True, draw=draw)
+
+  def _adapter(self, path: Path, seed: int, step: int | None = None) -> Params:
+    """Returns the adapters at the end of a path of which the last stage trains them,
+    or of none.
+    """
+    if not path:
+      return self.start(seed).weights().adapter
+    return self._restore(path, seed, self.trained_leaves(path, seed), step)
 
   def meta(self, path: Path, seed: int) -> dict[str, Any]:
     """Returns what makes a run this run."""

@@ -126,6 +126,10 @@ class Start:
       return Weights(self.cfg, as_dtype(drawn, self.model.base_dtype), {})
     return self._read
 
+  def forget(self) -> None:
+    """Lets go of the parameters; `weights` reads them again."""
+    self.__dict__.pop("_read", None)
+
   @functools.cached_property
   def _read(self) -> Weights:
     plain = dataclasses.replace(self.cfg, lora=None)

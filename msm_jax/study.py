@@ -20,6 +20,7 @@ from msm_jax import (
   checkpoint,
   distributed,
   input_pipeline,
+  levers,
   loop,
   prepare,
   progress,
@@ -30,7 +31,6 @@ from msm_jax import (
 from msm_jax.errors import UserError
 from msm_jax.evals import heldout, preference
 from msm_jax.experiment import StageConfig
-from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.runs import DONE, Path, Runs
 from msm_jax.siblings import Task
@@ -49,18 +49,11 @@ class Study(Runs):
   def _train_together(self, tasks: Sequence[Task]) -> None:
     """Trains siblings, as one program."""
     started = time.monotonic()
-    members: list[loop.Member] = []
-    shared: Params | None = None
-    for task in tasks:
-      weights = self.begin(task.path, task.seed)
-      params, frozen = self._stage(task).split(weights.params)
-      members.append(self._member(task, weights.cfg, params))
-      shared = frozen if shared is None else shared  # held once
-    del weights, frozen
+    members = [self._member(task) for task in tasks]
     if len(tasks) > 1:
       names = ", ".join(task.label for task in tasks)
       progress.say(f"train: {len(tasks)} runs as one program: {names}")
-    loop.train_together(members, shared)
+    loop.train_together(members, self._frozen(members[0].job, tasks[0]))
     for task, member in zip(tasks, members, strict=True):
       self._write_done(task, member, time.monotonic() - started)
 
@@ -71,10 +64,34 @@ class Study(Runs):
     manifest = prepare.read_rows_manifest(self.workdir, task.path[-1])
     return _train_config(self._stage(task), manifest["num_train_steps"])
 
-  def _member(self, task: Task, cfg: ModelConfig, params: Params) -> loop.Member:
+  def _frozen(self, job: loop.Job, task: Task) -> Params:
+    """Returns what stays as it is; held once for all siblings."""
+    stage = self._stage(task)
+    if stage.adaptation == "full" and not stage.freeze:
+      return {}
+    with levers.memory_explained(job.label, job.config, job.cfg, job.mesh):
+      frozen = stage.split(self.base_before(task.path, task.seed))[1]
+    self._let_go(task)
+    return frozen
+
+  def _first(self, task: Task) -> Params:
+    """Returns the leaves that a stage trains, as they are before."""
+    if self._stage(task).adaptation == "lora":
+      return self.adapter_before(task.path, task.seed)
+    base = self.base_before(task.path, task.seed)
+    self._let_go(task)
+    return self._stage(task).split(base)[0]
+
+  def _let_go(self, task: Task) -> None:
+    """Lets go of a start whose leaves are not those that the stage holds."""
+    full = self._stage(task).adaptation == "full"
+    if full or self.merges(task.path, task.seed):
+      self.start(task.seed).forget()
+
+  def _member(self, task: Task) -> loop.Member:
     job = loop.Job(
       config=self._config(task),
-      cfg=cfg,
+      cfg=self.cfg(task.path, task.seed),
       mesh=self.mesh,
       run_dir=self.run_dir(task.path, task.seed),
       meta=self.meta(task.path, task.seed),
@@ -84,7 +101,8 @@ class Study(Runs):
     )
     return loop.Member(
       job,
-      params,
+      leaves=self.trained_leaves(task.path, task.seed),
+      first=functools.partial(self._first, task),
       source=_rows(self.workdir, task.path[-1], task.seed),
       carried=self._carried(task),
     )
@@ -98,7 +116,7 @@ class Study(Runs):
       "identity": self._run_identity(task.path, task.seed),
       "wall_s": round(seconds, 2),
       "num_params": member.job.cfg.num_params(),
-      "num_trainable": sum(leaf.size for leaf in jax.tree.leaves(member.params)),
+      "num_trainable": sum(leaf.size for leaf in jax.tree.leaves(member.leaves)),
     }
     with distributed.together():  # nobody looks for it before it is there
       if distributed.is_first():

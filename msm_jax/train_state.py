@@ -35,8 +35,7 @@ def create(
 
   init = functools.partial(_init, tx)
   shardings = state_shardings(jax.eval_shape(init, params), cfg, mesh)
-  state = jax.jit(init, out_shardings=shardings)(params)
-  return jax.tree.map(jnp.copy, state)
+  return jax.jit(init, out_shardings=shardings)(params)
 
 
 def abstract_state(
@@ -53,9 +52,10 @@ def abstract_state(
 
 def _init(tx: optax.GradientTransformation, params: Params) -> TrainState:
   # Leaves drawn as constants are weakly typed; an update returns them typed, and the
-  # second call would compile everything again.
+  # second call would compile everything again. Without the copy, jit returns the very
+  # buffers that it was given.
   params = jax.tree.map(
-    lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), params
+    lambda leaf: jnp.copy(jax.lax.convert_element_type(leaf, leaf.dtype)), params
   )
   return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 

@@ -110,13 +110,13 @@ def members(root, rows_dir, cfg=ADAPTED, num=3, sizes=FOUR, **changes):
     order = packing.row_order([size], [NUM_STEPS * NUM_ROWS], seed)
     rows = input_pipeline.open_rows([rows_dir], order)
     trained = params if cfg.lora is None else lora.split(params)[0]
-    found.append(loop.Member(job, trained, rows))
+    found.append(loop.Member(job, trained, lambda trained=trained: trained, rows))
   return found, base if cfg.lora is not None else {}
 
 
 def alone(found, frozen):
   return [
-    loop.train(each.job, params=each.params, frozen=frozen, source=each.source)
+    loop.train(each.job, params=each.leaves, frozen=frozen, source=each.source)
     for each in found
   ]
 
@@ -138,7 +138,7 @@ def log(run):
 def saved(run, step=NUM_STEPS):
   """Returns the state on disk and what it says about itself."""
   target = train_lib.make_step(
-    run.job.config, run.job.cfg, run.params, run.job.mesh
+    run.job.config, run.job.cfg, run.leaves, run.job.mesh
   ).state
   with checkpoint.Checkpointer(run.job.run_dir, read_only=True) as checkpointer:
     state = checkpointer.restore(target, run.job.meta)
@@ -200,16 +200,16 @@ def test_an_update_of_all_is_an_update_of_each(tmp_path, rows_dir, cfg, sizes):
   found, frozen = members(
     tmp_path, rows_dir, cfg, num=3, sizes=sizes, steps_per_call=2, num_microbatches=2
   )
-  job, init = found[0].job, found[0].params
+  job, init = found[0].job, found[0].leaves
   batches = [next(member.Run(each, None).batches([2])) for each in found]
   with jax.set_mesh(job.mesh):
     one = train_lib.make_step(job.config, cfg, init, job.mesh)
     of_all = train_lib.make_step(job.config, cfg, init, job.mesh, len(found))
     frozen = train_state.place(frozen, cfg, job.mesh)
-    state = of_all.population.join(of_all.init(each.params) for each in found)
+    state = of_all.population.join(of_all.init(each.first()) for each in found)
     state, figures = of_all.update(state, frozen, batches)
     for place, each in enumerate(found):
-      own, expected = one.update(one.init(each.params), frozen, [batches[place]])
+      own, expected = one.update(one.init(each.first()), frozen, [batches[place]])
       for name in ("loss", "grad_norm", "num_tokens"):
         np.testing.assert_allclose(figures[place][name], expected[0][name], rtol=NOISE)
       part = of_all.population.part(state, place)
@@ -261,8 +261,8 @@ def test_runs_at_different_steps_are_trained_apart_loudly(
 
 def test_a_loss_that_is_not_finite_names_the_run(tmp_path, rows_dir):
   together, frozen = members(tmp_path, rows_dir, sizes=ONE, num=2)
-  broken = jax.tree.map(lambda leaf: leaf + np.nan, together[1].params)
-  together[1] = dataclasses.replace(together[1], params=broken)
+  broken = jax.tree.map(lambda leaf: leaf + np.nan, together[1].leaves)
+  together[1] = dataclasses.replace(together[1], first=lambda: broken)
   with pytest.raises(UserError, match=r"seed1: the loss is nan .* at step 1; its rows"):
     loop.train_together(together, frozen)
 
