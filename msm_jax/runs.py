@@ -277,7 +277,7 @@ class Runs:
     origin.check_chain(self.workdir, run)
     path = run.workdir / workdir_lib.CONFIG
     try:
-      experiment = experiment_lib.parse(records.read_json(path))
+      experiment = experiment_lib.parse(workdir_lib.normalised(records.read_json(path)))
     except UserError as error:
       raise UserError(f"{path}: {error}") from None
     absent = [name for name in run.path if name not in experiment.stages]

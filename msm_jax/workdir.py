@@ -56,12 +56,23 @@ _FREE_OF_CLIENT = (
   "timeout_s",
   "token_limit_field",
 )
-_FREE_OF_STAGE = (
+_FREE_OF_STAGE = (  # how a run goes; its identity has none of them (runs.py)
+  "attention",
   "checkpoint_at",
   "checkpoint_every_s",
   "checkpoint_every_steps",
   "log_every_steps",
+  "loss_chunk_len",
+  "remat",
+  "scan_layers",
+  "steps_per_call",
 )
+# Fields of a stage that its runs depend on and its rows do not. The adaptation and the
+# learning rate stand beside the rows, so they count from there.
+_OF_RUNS = ("adapter_use", "freeze", "num_microbatches", "optimizer", "optimizer_state")
+# What fields that came later stand for in the stages of configs from before them.
+_LATER = {"adapter_use": "continue", "freeze": [], "optimizer_state": "reset"}
+_LATER_OF_OPTIMIZER = {"moments_dtype": "float32"}
 _PACKAGES = (
   "jax",
   "jaxlib",
@@ -94,7 +105,9 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     raise UserError(f"--workdir={workdir} is not writable: choose another")
   path = workdir / CONFIG
   if path.exists():
-    for name, before, now in differences(records.read_json(path), config):
+    for name, before, now in differences(
+      normalised(records.read_json(path)), normalised(config)
+    ):
       if not _is_made(workdir, name.split(".")):
         continue
       raise UserError(
@@ -104,6 +117,17 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   if not path.exists() or records.read_json(path) != config:
     records.write_json(path, config)
   _note_versions(workdir / VERSIONS)
+
+
+def normalised(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config from a workdir in today's words, if it is one from before them."""
+  stages = {}
+  for name, stage in config.get("stages", {}).items():
+    optimizer = _LATER_OF_OPTIMIZER | stage.get("optimizer", {})
+    stages[name] = _LATER | stage | {"optimizer": optimizer}
+    if isinstance(stage.get("remat"), bool):
+      stages[name]["remat"] = "full" if stage["remat"] else "none"
+  return {**config, "stages": stages}
 
 
 def differences(
@@ -135,6 +159,11 @@ def _is_made(workdir: pathlib.Path, name: Sequence[str]) -> bool:
       return (workdir / "tokenizer").exists()
     case ["model", *_]:
       return any((workdir / "runs").glob("*/*/checkpoints/*"))
+    case ["stages", stage, field, *rest] if field in _OF_RUNS and rest != [
+      "learning_rate"
+    ]:
+      runs = (workdir / "runs").glob("*/*/checkpoints/*")
+      return any(stage in run.parents[2].name.split("+") for run in runs)
     case ["stages", stage, *_]:
       return (workdir / "rows" / stage).exists()
     case ["arms", arm, *_]:

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from msm_jax import experiment, origin, workdir
+from configs import cheese_tiny
+from msm_jax import experiment, origin, records, workdir
 from msm_jax.errors import UserError
 
 OPTIMIZER = {"learning_rate": 1e-3, "schedule": "cosine", "warmup_fraction": 0.1}
@@ -254,6 +255,79 @@ def test_a_workdir_belongs_to_one_config_once_something_is_made(tmp_path):
   (tmp_path / "w" / "rows" / "aft").mkdir(parents=True)
   with pytest.raises(UserError, match=r"config.stages.aft.seq_len = 32, now it is 64"):
     workdir.claim(tmp_path / "w", changed(stages__aft__seq_len=64))
+
+
+def before_the_engine():
+  """Returns configs/cheese_tiny.py and what it was before the words of today."""
+  now = json.loads(cheese_tiny.get_config().to_json_best_effort())
+  before = copy.deepcopy(now)
+  del before["run"]
+  for stage in before["stages"].values():
+    stage["remat"] = False
+    for name in [
+      "freeze",
+      "adapter_use",
+      "optimizer_state",
+      "attention",
+      "scan_layers",
+    ]:
+      del stage[name]
+    del stage["checkpoint_at"], stage["optimizer"]["moments_dtype"]
+  return now, before
+
+
+def test_a_workdir_from_before_a_word_changed_is_still_its_configs(tmp_path):
+  now, before = before_the_engine()
+  records.write_json(tmp_path / "config.json", before)
+  name = next(iter(now["stages"]))
+  (tmp_path / "rows" / name).mkdir(parents=True)
+  (tmp_path / "runs" / name / "seed0" / "checkpoints" / "1").mkdir(parents=True)
+  assert experiment.parse(workdir.normalised(before)).stages[name].remat == "none"
+  frozen = copy.deepcopy(now)
+  frozen["stages"][name]["freeze"] = ["embed"]
+  with pytest.raises(
+    UserError, match=rf"config.stages.{name}.freeze = \[\], now it is"
+  ):
+    workdir.claim(tmp_path, frozen)
+  workdir.claim(tmp_path, now)
+  with pytest.raises(UserError, match="it is a word now"):
+    experiment.parse(before)
+
+
+# What running out of memory and `fit` advise (levers.py); the first five change no run.
+LEVERS = {
+  "remat": "full",
+  "attention": "blocked",
+  "scan_layers": False,
+  "loss_chunk_len": 16,
+  "steps_per_call": 2,
+  "num_microbatches": 2,
+  "optimizer__moments_dtype": "float8",
+}
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_what_helps_against_no_memory_left_may_be_set_after_the_rows(tmp_path, lever):
+  workdir.claim(tmp_path, CONFIG)
+  (tmp_path / "rows" / "aft").mkdir(parents=True)
+  for other in ("msm", "pretrain"):  # runs without the stage
+    (tmp_path / "runs" / other / "seed0" / "checkpoints" / "1").mkdir(parents=True)
+  advised = changed()
+  advised["stages"]["aft"] = copy.deepcopy(STAGE)  # it alone
+  *parents, field = lever.split("__")
+  node = advised["stages"]["aft"]
+  for parent in parents:
+    node = node[parent]
+  node[field] = LEVERS[lever]
+  workdir.claim(tmp_path, advised)
+  workdir.claim(tmp_path, CONFIG)
+  path = tmp_path / "runs" / "pretrain+aft" / "seed0" / "checkpoints" / "1"
+  path.mkdir(parents=True)
+  if list(LEVERS).index(lever) < 5:
+    workdir.claim(tmp_path, advised)
+  else:
+    with pytest.raises(UserError, match=f"config.stages.aft.{lever.split('__')[0]}"):
+      workdir.claim(tmp_path, advised)
 
 
 def test_what_changes_no_result_may_differ_and_entries_may_be_added(tmp_path):
