@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from absl import flags, logging
 from ml_collections import config_flags
 
-from msm_jax import distributed, exits, progress
+from msm_jax import distributed, exits, liveness, progress
 from msm_jax.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -388,6 +388,7 @@ def main(arguments: list[str]) -> int:
     mode = _parse_flags(arguments)
     _set_up()
     distributed.initialize()
+    liveness.pulse()  # the others may watch from now on
     mode()
 
   return exits.code_of(work, lambda: f"--workdir={FLAGS.workdir}")

@@ -43,6 +43,11 @@ class Ballot:
       return (False,) * len(wishes)
     return tuple(np.asarray(before).tolist())
 
+  def settle(self, *wishes: bool) -> tuple[bool, ...]:
+    """Returns what any process wishes now, and waits for all of them."""
+    self.cast(*wishes)
+    return self.cast(*wishes)  # what was found of the one before
+
 
 @functools.cache
 def _union(mesh: Mesh):

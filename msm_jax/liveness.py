@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -12,7 +13,8 @@ import time
 from msm_jax import distributed, exits
 
 GO_ON = "run again to go on from the last checkpoint"
-_PULSE, _LEFT, _FAILED = "msm_jax/pulse", "left", "failed"
+_PULSE, _FAILED = "msm_jax/pulse", "failed"
+_EVERY_S = 2.0
 _HANDLERS: list[object] = []  # a C callback must outlive its registration
 
 
@@ -23,29 +25,34 @@ class Pulse:
   heartbeats too, but aborts on them, without saying which process was lost.
   """
 
-  def __init__(self, deadline_s: float):
-    self._deadline_s = deadline_s
-    self._left = threading.Event()
-    # Other process -> (what it said last, when that changed on our clock).
-    self._heard: dict[int, tuple[str, float]] = {}
+  def __init__(self):
+    self.every_s = _EVERY_S
+    self._failed = threading.Event()
     self._answered = time.monotonic()  # when the service did
+    # Other process -> (what it said last, when that changed on our clock). One that
+    # is never heard of is lost, too.
+    self._heard = {
+      number: ("", self._answered)
+      for number in range(distributed.num_processes())
+      if number != distributed.process_index()
+    }
     threading.Thread(target=self._beat, name="pulse", daemon=True).start()
 
-  def leave(self, *, failed: bool = False) -> None:
-    """Says that this process will not be heard of again."""
-    self._left.set()
+  def fail(self) -> None:
+    """Says that this process ends with an error, and nothing more."""
+    self._failed.set()
     with contextlib.suppress(Exception):
-      self._tell(_FAILED if failed else _LEFT)
+      self._tell(_FAILED)
 
-  def lost(self) -> str | None:
+  def lost(self, deadline_s: float) -> str | None:
     """Returns who has not been heard of for too long, as a phrase; None if nobody."""
     now = time.monotonic()
-    limit = f"for {self._deadline_s:g} s (config.run.process_deadline_s)"
-    if now - self._answered > self._deadline_s:
+    limit = f"for {deadline_s:g} s (config.run.process_deadline_s)"
+    if now - self._answered > deadline_s:
       return f"process 0 was not heard of {limit}"
     for number, (said, since) in sorted(self._heard.items()):
       # All may have failed alike: each gets the time to say why.
-      if said != _LEFT and now - since > self._deadline_s:
+      if now - since > deadline_s:
         if said == _FAILED:
           return f"process {number} ended with an error (it says which)"
         return f"process {number} was not heard of {limit}"
@@ -53,7 +60,7 @@ class Pulse:
 
   def _beat(self) -> None:
     count = 0
-    while not self._left.wait(min(self._deadline_s / 5, 2.0)):
+    while not self._failed.wait(self.every_s):
       count += 1
       with contextlib.suppress(Exception):  # process 0 is gone: `lost` will say so
         self._tell(str(count))
@@ -68,20 +75,32 @@ class Pulse:
     now = time.monotonic()
     for key, said in _service().key_value_dir_get(f"{_PULSE}/"):
       number = int(key.rsplit("/", 1)[1])
-      if (
-        number != distributed.process_index()
-        and self._heard.get(number, ("",))[0] != said
-      ):
+      if number in self._heard and self._heard[number][0] != said:
         self._heard[number] = said, now
 
 
-def _service():
-  """Returns the client of JAX's coordination service, for which there is no public
-  name; Orbax uses it in the same way.
+def pulse() -> Pulse | None:
+  """Returns the pulse of this process, which begins with the first call and ends with
+  the process; None where there is no other one.
   """
+  return _only_pulse() if distributed.num_processes() > 1 else None
+
+
+@functools.cache
+def _only_pulse() -> Pulse:
+  return Pulse()
+
+
+def _service():
+  """Returns the client of JAX's coordination service; Orbax uses it in the same way."""
+  return _joined().client
+
+
+def _joined():
+  """Returns what JAX knows of the other processes, for which it has no public name."""
   from jax._src import distributed as jax_distributed
 
-  return jax_distributed.global_state.client
+  return jax_distributed.global_state
 
 
 def catch_abort(patience_s: float) -> None:
@@ -94,7 +113,7 @@ def catch_abort(patience_s: float) -> None:
   """
   if _HANDLERS:
     return
-  address = os.environ.get(distributed.ADDRESS, "")
+  address = _joined().coordinator_address or ""  # given, or found by JAX
   number = distributed.process_index()
 
   def on_abort(_: int) -> None:
@@ -120,10 +139,12 @@ def say(line: str) -> None:
 
 
 def _is_gone(address: str) -> bool:
-  """Returns whether nobody listens at host:port."""
+  """Returns whether it is known that nobody listens at host:port."""
   host, _, port = address.rpartition(":")
   try:
-    socket.create_connection((host, int(port)), timeout=2).close()
-  except (OSError, ValueError):
+    socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+  except ValueError:  # no address
+    return False
+  except OSError:
     return True
   return False

@@ -175,20 +175,22 @@ class _Loop:
         # What was wished in the call of a save was wished before it.
         due = due and number > self.saved_call + 1
         if at < config.num_train_steps and (stops or due or self._is_set(before, at)):
-          # A state whose figures are not finite must not replace a good one, and a
-          # checkpoint is never ahead of the metrics.
-          for writer in writers:
-            writer.flush(to_disk=True)
-          self._save(at, state, wait=stops)
+          self._save(at, state, writers, wait=stops)
           self.saved_call = number
           if stops:
-            raise Stopped(f"{self.label}: stopped at step {at}; run again to go on")
-    for source in sources:
-      source.close()
-    made = set(np.asarray(state.step).ravel().tolist())
-    assert made == {at} == {config.num_train_steps}, (at, made)
-    self._save(at, state, wait=True)
+            raise self._stopped(at)
+      profile.end(metrics)
+      for source in sources:
+        source.close()
+      made = set(np.asarray(state.step).ravel().tolist())
+      assert made == {at} == {config.num_train_steps}, (at, made)
+      self._save(at, state, writers, wait=True)
+      if any(self.ballot.settle(stop.requested)):
+        raise self._stopped(at)
     return state
+
+  def _stopped(self, at: int) -> Stopped:
+    return Stopped(f"{self.label}: stopped at step {at}; run again to go on")
 
   @contextlib.contextmanager
   def lost(self, kind: str) -> Iterator[None]:
@@ -235,7 +237,18 @@ class _Loop:
     crossed = every is not None and at // every > before // every
     return crossed or at in self.job.config.checkpoint_at
 
-  def _save(self, at: int, state: TrainState, *, wait: bool) -> None:
+  def _save(
+    self,
+    at: int,
+    state: TrainState,
+    writers: Sequence[metrics_lib.Writer],
+    *,
+    wait: bool,
+  ) -> None:
+    # A state whose figures are not finite must not replace a good one, and a
+    # checkpoint is never ahead of the metrics.
+    for writer in writers:
+      writer.flush(to_disk=True)
     with self.lost("save"):
       for place, run in enumerate(self.runs):
         part = self.step.population.part(state, place)

@@ -105,10 +105,12 @@ class Writer:
   def __exit__(self, kind, error, trace) -> None:
     try:
       if kind is None or issubclass(kind, Stopped):
-        self.flush()
+        self.flush(to_disk=True)
     finally:
-      self._file.close()
-      self._trackers.close()
+      try:
+        self._file.close()  # raises on a full disk
+      finally:
+        self._trackers.close()
 
   def write(self, last_step: int, metrics: Mapping[str, jax.Array]) -> None:
     """Takes the metrics [k] of the k steps that end with `last_step`.

@@ -14,8 +14,9 @@ class Profile:
   def __init__(self, wanted: ProfileConfig, directory: pathlib.Path, first_step: int):
     self._start = wanted.start_step
     if self._start is not None:
-      self._start = max(self._start, first_step)
       self._end = self._start + wanted.num_steps
+      # A process that goes on after these updates has nothing to trace.
+      self._start = max(self._start, first_step) if first_step < self._end else None
     self._directory = directory
     if distributed.num_processes() > 1:
       self._directory /= f"process-{distributed.process_index()}"
@@ -26,6 +27,10 @@ class Profile:
 
   def __exit__(self, kind, error, trace) -> None:
     self._stop(None)
+
+  def end(self, metrics: object) -> None:
+    """Ends the trace, if there is one, after the last call, which made `metrics`."""
+    self._stop(metrics)
 
   def before(self, end: int, metrics: object) -> None:
     """Begins or ends the trace before the call that ends with step `end`.

@@ -6,12 +6,13 @@ checkpoint. The optimizer is fresh in every stage unless that says otherwise. Wh
 pays, runs of the same shapes are trained as one program (`siblings.py`).
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +37,7 @@ from msm_jax.runs import DONE, Path, Runs
 from msm_jax.siblings import Task
 from msm_jax.start import Weights
 from msm_jax.train import TrainConfig
+from msm_jax.watchdog import Watchdog
 
 
 class Study(Runs):
@@ -222,6 +224,21 @@ class Study(Runs):
   ) -> None:
     """Runs the evaluations that are missing; an arm that is not trained is an error."""
     arms = self.experiment.arms if arms is None else arms
+    with self._watched():
+      self._evaluate_all(seeds, arms)
+
+  @contextlib.contextmanager
+  def _watched(self) -> Iterator[None]:
+    """Ends this process within its block when another one is lost."""
+    watchdog = Watchdog(
+      self.workdir,
+      step_deadline_s=None,
+      process_deadline_s=self.experiment.run.process_deadline_s,
+    )
+    with watchdog, watchdog.guard():
+      yield
+
+  def _evaluate_all(self, seeds: Sequence[int], arms: Iterable[str]) -> None:
     todo = [(seed, arm) for seed in seeds for arm in arms if self.missing(arm, seed)]
     with progress.Progress("evaluate", len(todo), "model") as bar:
       for seed, arm in todo:

@@ -13,12 +13,15 @@ import contextlib
 import faulthandler
 import os
 import pathlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
 
 from msm_jax import distributed, exits, faults, liveness
+
+_LAST_WORDS_S = 10.0
 
 
 class Watchdog:
@@ -36,7 +39,7 @@ class Watchdog:
     self._process_deadline_s = process_deadline_s
     self._beaten = time.monotonic()
     self._ended = threading.Event()
-    self._pulse: liveness.Pulse | None = None
+    self._pulse = liveness.pulse()
 
   def beat(self) -> None:
     """Says that the main thread is alive."""
@@ -44,8 +47,8 @@ class Watchdog:
 
   def __enter__(self) -> "Watchdog":
     self.beat()
-    if distributed.num_processes() > 1:
-      self._pulse = liveness.Pulse(self._process_deadline_s)
+    if self._pulse is not None:
+      self._pulse.every_s = min(self._process_deadline_s / 5, self._pulse.every_s)
       liveness.catch_abort(self._process_deadline_s + 5)
     threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
     return self
@@ -57,8 +60,8 @@ class Watchdog:
     trace: TracebackType | None,
   ) -> None:
     self._ended.set()
-    if self._pulse is not None:
-      self._pulse.leave(failed=error is not None)
+    if self._pulse is not None and error is not None:
+      self._pulse.fail()
 
   @contextlib.contextmanager
   def guard(self) -> Iterator[None]:
@@ -69,11 +72,11 @@ class Watchdog:
     """
     try:
       yield
-    except Exception as error:
+    except BaseException as error:  # Ctrl-C as well
       if self._pulse is not None:
-        if faults.is_lost_peer(error):
+        if isinstance(error, Exception) and faults.is_lost_peer(error):
           self._end("another process was lost")
-        self._pulse.leave(failed=True)
+        self._pulse.fail()
       raise
 
   def _watch(self) -> None:
@@ -85,15 +88,23 @@ class Watchdog:
           f"no update was finished within {silent:.0f} s (config.run.step_deadline_s "
           f"is {self._step_deadline_s:g})"
         )
-      lost = None if self._pulse is None else self._pulse.lost()
+      lost = None if self._pulse is None else self._pulse.lost(self._process_deadline_s)
       if lost is not None:
         self._end(lost)
 
   def _end(self, reason: str) -> None:
     number = distributed.process_index()
     path = self._directory / f"stacks-process-{number}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-      faulthandler.dump_traceback(file, all_threads=True)
+    # A disk that is gone may hang, and stderr too.
+    last = threading.Timer(_LAST_WORDS_S, os._exit, (exits.STOPPED,))
+    last.daemon = True
+    last.start()
     liveness.say(f"process {number}: {reason}; {liveness.GO_ON} (stacks: {path})")
-    os._exit(exits.STOPPED)
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      with path.open("w") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+    except OSError:  # full, say
+      faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+    finally:
+      os._exit(exits.STOPPED)

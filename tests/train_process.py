@@ -28,6 +28,7 @@ from msm_jax import (
   distributed,
   input_pipeline,
   integrity,
+  liveness,
   loop,
   metrics,
   optim,
@@ -130,6 +131,7 @@ def _run() -> int:
   logging.set_verbosity(logging.FATAL)  # as launch.py does
   job = json.loads(pathlib.Path(sys.argv[1]).read_text())
   distributed.initialize()
+  liveness.pulse()
   try:
     seen = main(job)
   except (UserError, Stopped) as error:
