@@ -4,22 +4,15 @@
 is a bug and keeps its traceback.
 """
 
-import errno
 import os
 import sys
 from collections.abc import Callable
 
+from msm_jax import faults
 from msm_jax.errors import Stopped, UserError
 
 USER, STOPPED = 2, 75
 ERROR = "error: "  # how the one line of a `UserError` begins
-_DISK = {
-  errno.ENOSPC: "free some space or choose another --workdir",
-  errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
-  errno.EDQUOT: "free some space or choose another --workdir",
-  errno.EACCES: "mend its permissions or choose another place",
-  errno.EROFS: "choose another place",
-}
 
 
 def code_of(work: Callable[[], object], place: Callable[[], str]) -> int:
@@ -58,14 +51,12 @@ def _tell(code: int, line: str) -> int:
 def _reason_of_disk(
   error: BaseException | None, place: Callable[[], str]
 ) -> str | None:
-  """Returns what the disk refused, if that is at the bottom of `error`.
-
-  Libraries wrap it in errors of their own, so the chain is walked and texts are read.
-  """
-  while error is not None:
-    for number, way_out in _DISK.items():
-      if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
-        where = getattr(error, "filename", None) or place()
-        return f"{where}: {os.strerror(number)}; {way_out}, then run again to go on"
-    error = error.__cause__ or error.__context__
-  return None
+  """Returns what the disk refused, where, and the way out; None if it did not."""
+  ways_out = faults.DISK | faults.ACCESS
+  found = faults.refused(error, ways_out)
+  if found is None:
+    return None
+  refusal, number = found
+  where = getattr(refusal, "filename", None) or place()
+  way_out = ways_out[number]
+  return f"{where}: {os.strerror(number)}; {way_out}, then run again to go on"

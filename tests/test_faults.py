@@ -14,6 +14,7 @@ from test_train import CFG, META, config, log, run
 
 from msm_jax import (
   checkpoint,
+  exits,
   faults,
   integrity,
   levers,
@@ -255,3 +256,25 @@ def test_no_room_on_the_disk_is_found_at_the_bottom_of_an_error():
   except RuntimeError as error:
     assert faults.of_disk(error) == os.strerror(errno.ENOSPC)
     assert not faults.is_out_of_memory(error)
+
+
+def test_no_memory_on_the_host_is_no_memory():
+  assert faults.is_out_of_memory(MemoryError())
+
+
+@pytest.mark.parametrize("number", sorted(faults.DISK))
+def test_whatever_a_disk_refuses_has_a_way_out_and_no_circle_is_walked_twice(
+  number, capfd
+):
+  error, inner = RuntimeError("writing failed"), OSError(number, os.strerror(number))
+  error.__cause__, inner.__cause__ = inner, error
+
+  def work():
+    raise error
+
+  assert exits.code_of(work, lambda: "there") == exits.USER
+  assert faults.DISK[number] in capfd.readouterr().err
+  circle = RuntimeError("a bug")
+  circle.__cause__ = KeyError()
+  circle.__cause__.__cause__ = circle
+  assert faults.of_disk(circle) is None

@@ -10,11 +10,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A file of msm_jax imports only files above it in this list.
 ORDER = [
   "errors",
+  "faults",
   "exits",
   "progress",
   "fields",
   "interrupt",
-  "faults",
   "distributed",
   "liveness",
   "watchdog",
