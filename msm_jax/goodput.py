@@ -32,7 +32,8 @@ class Goodput:
       "wall_s": 0.0,
     } | dict.fromkeys(_LOST, 0.0)
     if self.path.exists():
-      self._totals |= records.read_json(self.path)
+      known = records.read_json(self.path)  # and `goodput`, which is worked out
+      self._totals |= {name: known[name] for name in self._totals if name in known}
     self._totals["starts"] += 1
     self._mark = self._written = time.monotonic()
 
