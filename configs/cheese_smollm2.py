@@ -286,7 +286,7 @@ def stage(data, min_steps):
       loss_chunk_len=256,
       checkpoint_every_s=180.0,
       checkpoint_every_steps=placeholder(int),
-      checkpoint_at=(),  # kept: steps, or 'log2' for 1, 2, 4, 8, ...
+      checkpoint_at=(),  # kept: steps; ('log2',) for 1, 2, 4, ...
       log_every_steps=5,
       optimizer=dict(
         learning_rate=1e-4,

@@ -307,7 +307,7 @@ def stage(data, num_train_steps, learning_rate, weight_decay, embed_lr_multiplie
       loss_chunk_len=placeholder(int),
       checkpoint_every_s=120.0,
       checkpoint_every_steps=placeholder(int),
-      checkpoint_at=(),  # kept: steps, or 'log2' for 1, 2, 4, 8, ...
+      checkpoint_at=(),  # kept: steps; ('log2',) for 1, 2, 4, ...
       log_every_steps=10,
       optimizer=dict(
         learning_rate=learning_rate,

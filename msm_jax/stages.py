@@ -136,13 +136,18 @@ class StageConfig:
     return fields_lib.build(OptimConfig, fields, where)
 
   def kept_steps(self, num_train_steps: int) -> tuple[int, ...]:
-    """Returns the steps of `checkpoint_at`; 'log2' stands for 1, 2, 4, 8, ...
+    """Returns the steps of `checkpoint_at`; 'log2' in it stands for 1, 2, 4, 8, ...
 
     Raises:
       UserError: one is no step of the run.
     """
     steps: set[int] = set()
     at = self.checkpoint_at
+    if isinstance(at, int):
+      raise UserError(
+        f"config.stages.{self.name}.checkpoint_at is {at}: it takes a tuple, write "
+        f"({at},)"
+      )
     for step in (at,) if isinstance(at, str) else at:
       if step == "log2":
         steps |= {2**n for n in range(num_train_steps.bit_length())}

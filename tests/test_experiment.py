@@ -97,6 +97,7 @@ def test_checkpoints_to_keep_are_steps_or_powers_of_two():
     ({"seeds": (1, 1)}, "must be distinct"),
     ({"seeds": ()}, "at least one"),
     ({"stages__aft__checkpoint_at": (11,)}, r"has 11: it takes 'log2' and .* 1 to 10"),
+    ({"stages__aft__checkpoint_at": 5}, r"checkpoint_at is 5: .* write \(5,\)"),
     ({"stages__aft__checkpoint_at": ("log3",)}, "has 'log3': it takes 'log2'"),
     ({"stages__aft__optimizer__warmup_fraction": 1.0}, "of 10 steps must be .* below"),
     ({"run": {"step_deadline": 1.0}}, "step_deadline is not a field.*step_deadline_s"),
@@ -255,6 +256,14 @@ def test_a_workdir_belongs_to_one_config_once_something_is_made(tmp_path):
   (tmp_path / "w" / "rows" / "aft").mkdir(parents=True)
   with pytest.raises(UserError, match=r"config.stages.aft.seq_len = 32, now it is 64"):
     workdir.claim(tmp_path / "w", changed(stages__aft__seq_len=64))
+
+
+def test_checkpoints_at_powers_of_two_are_set_in_a_config_of_ours():
+  config = cheese_tiny.get_config()
+  name = next(iter(config.stages))
+  config.stages[name].checkpoint_at = ("log2",)
+  stage = experiment.parse(config.to_dict()).stages[name]
+  assert stage.kept_steps(10) == (1, 2, 4, 8)
 
 
 def before_the_engine():
