@@ -4,12 +4,16 @@ Each is an extra of its own and imported only when `config.run.trackers` names i
 tracker never ends a run: one that fails is let go of, with one loud line.
 """
 
+import functools
 import pathlib
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msm_jax import progress, records
 from msm_jax.errors import UserError
+
+_FILE = "tracked.json"
 
 
 class Tracker(Protocol):
@@ -52,6 +56,7 @@ class _Wandb:
       name=about.name,
       id=about.identity,
       resume="allow",
+      reinit="create_new",  # those of a population live at the same time
       dir=str(about.run_dir),
       config=dict(about.config),
     )
@@ -109,8 +114,16 @@ class About:
     self.run_dir = pathlib.Path(run_dir).absolute()
     self.name, self.project, self.config = name, project, config
     self.first_step = first_step
-    # The same for every process that goes on with the run, another for another run.
-    self.identity = records.sha256_json([str(self.run_dir), config])[:12]
+
+  @functools.cached_property
+  def identity(self) -> str:
+    """Returns the same for every process that goes on with a run, another for a run
+    that begins again in a directory of the same name.
+    """
+    path = self.run_dir / _FILE
+    if not path.exists():
+      records.write_json(path, {"identity": secrets.token_hex(6)})
+    return records.read_json(path)["identity"]
 
 
 def check(names: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Trackers: each gets what the JSON lines get, and none can end a run."""
 
+import shutil
 import time
 
 import pytest
@@ -26,6 +27,12 @@ def test_a_tracker_that_is_not_known_or_not_installed_is_named(monkeypatch):
 def test_a_run_has_one_identity_wherever_it_goes_on(tmp_path):
   assert about(tmp_path).identity == about(tmp_path, 7).identity
   assert about(tmp_path).identity != about(tmp_path / "other").identity
+
+
+def test_a_run_that_begins_again_has_another_identity(tmp_path):
+  before = about(tmp_path / "run").identity
+  shutil.rmtree(tmp_path / "run")
+  assert about(tmp_path / "run").identity != before
 
 
 class Noting:
