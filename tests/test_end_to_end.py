@@ -8,11 +8,14 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
+
+from msm_jax import distributed
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=configs/cheese_tiny.py:pulse"
@@ -149,6 +152,54 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(workdir, tmp_path):
 def losses(workdir):
   text = (workdir / "runs" / "pretrain" / "seed0" / "metrics.jsonl").read_text()
   return [json.loads(line) for line in text.splitlines()]
+
+
+def test_two_processes_give_the_answers_of_one(workdir, tmp_path):
+  shutil.copytree(workdir, tmp_path / "w")
+  names = [f"{kind}.base.seed0.jsonl" for kind in ("preference", "heldout")]
+  for name in names:
+    (tmp_path / "w" / "evals" / name).unlink()
+  flags = ["--arm=base", "--seed=0", "--config.mesh.data=2", "--config.num_workers=1"]
+  command = ["evaluate", CONFIG, f"--workdir={tmp_path / 'w'}", *flags]
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+  environment = os.environ | {
+    distributed.ADDRESS: address,
+    distributed.COUNT: "2",
+    "JAX_NUM_CPU_DEVICES": "1",
+  }
+  started = [
+    subprocess.Popen(
+      [sys.executable, "launch.py", *command],
+      cwd=ROOT,
+      env=environment | {distributed.NUMBER: str(number)},
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for number in range(2)
+  ]
+  errors = [process.communicate(timeout=300)[1] for process in started]
+  assert [process.returncode for process in started] == [0, 0], errors
+  for name in names:
+    ours, theirs = (
+      [json.loads(line) for line in (base / "evals" / name).read_text().splitlines()]
+      for base in (tmp_path / "w", workdir)
+    )
+    assert len(ours) == len(theirs) > 0
+    for one, other in zip(ours, theirs, strict=True):
+      assert one == approx(other)
+
+
+def approx(answer):
+  """Returns an answer that equals one whose numbers differ by float32 noise."""
+  if isinstance(answer, dict):
+    return {name: approx(value) for name, value in answer.items()}
+  if isinstance(answer, list):
+    return [approx(value) for value in answer]
+  return (
+    pytest.approx(answer, rel=1e-4, abs=1e-5) if isinstance(answer, float) else answer
+  )
 
 
 def test_export_then_import_is_the_same_model(workdir, tmp_path):

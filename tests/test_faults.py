@@ -144,7 +144,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_never_begins_again(tmp_path, ro
   assert (tmp_path / "run" / "checkpoints" / "12" / "params").exists()
 
 
-@pytest.mark.parametrize("jump", [1e7, -1e7])
+@pytest.mark.parametrize("jump", [1e7, pytest.param(-1e7, marks=pytest.mark.slow)])
 def test_a_clock_that_jumps_decides_nothing(tmp_path, rows_dir, monkeypatch, jump):
   told, write = time.time, metrics.Writer.write
 
@@ -176,6 +176,7 @@ def test_a_save_that_a_clock_cuts_short_is_made_again_by_the_next_run(
   assert [line["step"] for line in log(tmp_path)] == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_a_profile_of_some_updates_changes_none(tmp_path, rows_dir):
   profile = run_config.ProfileConfig(start_step=4, num_steps=2)
   run(tmp_path, rows_dir, "traced", how=run_config.RunConfig(profile=profile))
@@ -186,6 +187,7 @@ def test_a_profile_of_some_updates_changes_none(tmp_path, rows_dir):
   assert [x["train/loss"] for x in traced] == [x["train/loss"] for x in plain]
 
 
+@pytest.mark.slow
 def test_what_a_stopped_save_left_is_named_and_counts_for_nothing(
   tmp_path, rows_dir, monkeypatch, capfd
 ):
@@ -201,6 +203,7 @@ def test_what_a_stopped_save_left_is_named_and_counts_for_nothing(
   assert [line["step"] for line in log(tmp_path)] == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_checkpoints_that_were_asked_for_are_kept(tmp_path, rows_dir):
   run(tmp_path, rows_dir, checkpoint_at=(1, 2, 4, 8), checkpoint_every_steps=3)
   with checkpoint.Checkpointer(tmp_path / "run", read_only=True) as checkpointer:

@@ -39,9 +39,10 @@ def losses(run_dir: pathlib.Path) -> list[float]:
   return [line["train/loss"] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("count", "num_microbatches"),
-  [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)],
+  [(2, 1), (4, 2)],
 )
 def test_processes_read_their_own_rows_and_make_the_same_losses(
   rows, straight, tmp_path, count, num_microbatches
@@ -56,20 +57,31 @@ def test_processes_read_their_own_rows_and_make_the_same_losses(
   np.testing.assert_allclose(ours, reference, rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_a_run_that_was_killed_at_any_step_ends_as_the_one_that_was_not(rows, tmp_path):
-  settings = {"num_train_steps": 20, "checkpoint_every_steps": 4}
-  whole, torn = tmp_path / "whole", tmp_path / "torn"
-  many_processes.run(whole, job(rows, whole / "run", {"data": 1}, **settings))
-  for at_step in sorted(np.random.default_rng(0).integers(1, 20, 3).tolist()):
+@pytest.mark.parametrize(
+  ("num_steps", "num_kills"), [(STEPS, 1), pytest.param(20, 3, marks=pytest.mark.slow)]
+)
+def test_a_run_that_was_killed_at_any_step_ends_as_the_one_that_was_not(
+  rows, straight, tmp_path, num_steps, num_kills
+):
+  settings = {"num_train_steps": num_steps, "checkpoint_every_steps": 3}
+  torn, whole = job(rows, tmp_path / "run", {"data": 1}, **settings), straight
+  if num_steps != STEPS:
+    whole = tmp_path / "whole"
+    many_processes.run(whole, job(rows, whole / "run", {"data": 1}, **settings))
+  drawn = np.random.default_rng(0).choice(
+    np.arange(4, num_steps), num_kills, replace=False
+  )
+  for at_step in sorted(drawn.tolist()):
     hurt = {"victim": 0, "at_step": at_step, "signal": "SIGKILL"}
-    torn_job = job(rows, torn / "run", {"data": 1}, **settings, **hurt)
-    code, _ = many_processes.run(torn, torn_job)[0]
+    code, _ = many_processes.run(tmp_path, torn | hurt)[0]
     assert code == many_processes.KILLED
-  done = many_processes.run(torn, job(rows, torn / "run", {"data": 1}, **settings))
+  done = many_processes.run(tmp_path, torn)
   assert done[0][0] == 0, done
-  assert many_processes.seen(whole)["digests"] == many_processes.seen(torn)["digests"]
-  assert many_processes.figures(whole / "run") == many_processes.figures(torn / "run")
+  ours, theirs = (many_processes.seen(out)["digests"] for out in (tmp_path, whole))
+  assert ours == theirs
+  assert many_processes.figures(tmp_path / "run") == many_processes.figures(
+    whole / "run"
+  )
 
 
 @pytest.mark.slow
@@ -99,7 +111,7 @@ def test_a_signal_to_one_of_four_stops_all_on_one_step_and_loses_none(
   ("victim", "number"), [(2, "SIGKILL"), (0, "SIGKILL"), (1, "SIGSTOP")]
 )
 def test_the_others_do_not_wait_for_a_process_that_is_lost(
-  rows, tmp_path, victim, number
+  rows, straight, tmp_path, victim, number
 ):
   hurt = {"victim": victim, "at_step": 6, "signal": number}
   lost = job(
@@ -119,6 +131,56 @@ def test_the_others_do_not_wait_for_a_process_that_is_lost(
   assert victim == 0 or (stacks and "Thread" in stacks[0].read_text())
   if number == "SIGSTOP":
     assert any("process 1 was not heard of for 8 s" in error for _, error in done)
+  if (victim, number) != (2, "SIGKILL"):
+    return
+  # Started again, it goes on to the same end.
+  sound = {name: lost[name] for name in lost if name not in hurt}
+  done = many_processes.run(tmp_path, sound, count=4)
+  assert [code for code, _ in done] == [0] * 4, done
+  reference = losses(straight / "run")
+  np.testing.assert_allclose(losses(tmp_path / "run"), reference, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_is_passed_over_by_all_processes(
+  rows, straight, tmp_path
+):
+  mesh = {"data": 1, "fsdp": 2}
+  many = job(rows, tmp_path / "run", mesh, checkpoint_every_steps=4)
+  done = many_processes.run(tmp_path, many, count=2)
+  assert [code for code, _ in done] == [0, 0], done
+  # Of one process: the other reads all that it needs.
+  found = (tmp_path / "run" / "checkpoints" / "12" / "params").rglob("*")
+  min(p for p in found if p.is_file() and p.stat().st_size > 5000).unlink()
+  done = many_processes.run(tmp_path, many, count=2)
+  assert [code for code, _ in done] == [0, 0], done
+  assert "checkpoints/12 is damaged" in done[0][1]
+  for number in range(2):  # both went on from step 8
+    assert min(many_processes.seen(tmp_path, number)["read"]) // 8 == 8
+  reference = losses(straight / "run")
+  np.testing.assert_allclose(losses(tmp_path / "run"), reference, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_ends_the_run_and_leaves_the_checkpoint_before(
+  rows, tmp_path
+):
+  settings = {"checkpoint_every_steps": 4, "num_train_steps": 20}
+  whole, short = tmp_path / "whole", tmp_path / "short"
+  many_processes.run(whole, job(rows, whole / "run", {"data": 1}, **settings))
+  kill = {"victim": 0, "at_step": 10, "signal": "SIGKILL"}
+  sound = job(rows, short / "run", {"data": 1}, **settings)
+  many_processes.run(short, sound | kill)
+  kept = {int(path.name) for path in (short / "run" / "checkpoints").iterdir()}
+  ((code, error),) = many_processes.run(short, sound | {"max_file_bytes": 20_000})
+  assert code == 2, error
+  last = error.strip().splitlines()[-1]
+  assert "could not be written (File too large), the last good checkpoint" in last
+  assert kept <= {int(path.name) for path in (short / "run" / "checkpoints").iterdir()}
+  ((code, error),) = many_processes.run(short, sound)
+  assert code == 0, error
+  assert many_processes.seen(whole)["digests"] == many_processes.seen(short)["digests"]
+  assert many_processes.figures(whole / "run") == many_processes.figures(short / "run")
 
 
 @pytest.mark.slow

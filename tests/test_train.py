@@ -76,6 +76,13 @@ def config(**changes) -> train_lib.TrainConfig:
   return train_lib.TrainConfig(**(base | changes))
 
 
+@functools.cache
+def drawn(cfg: ModelConfig):
+  """Returns parameters before training, in host memory: a run donates what it gets."""
+  params = jax.jit(transformer.init_params, static_argnums=0)(cfg, jax.random.key(0))
+  return jax.tree.map(np.asarray, params)
+
+
 def run(
   tmp_path,
   rows_dir,
@@ -87,7 +94,7 @@ def run(
   **changes,
 ):
   settings = config(**changes)
-  params = transformer.init_params(cfg, jax.random.key(0))
+  params = drawn(cfg)
   trainable, frozen = lora.split(params) if cfg.lora else (params, {})
   job = loop.Job(
     config=settings,
@@ -126,7 +133,14 @@ def one_update(mesh, num_microbatches: int):
   return jax.device_get(state.params), jax.device_get(metrics)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+@pytest.mark.parametrize(
+  "shape",
+  [
+    pytest.param((8, 1, 1), marks=pytest.mark.slow),
+    (2, 2, 2),
+    pytest.param((1, 4, 2), marks=pytest.mark.slow),
+  ],
+)
 def test_three_mesh_shapes_make_the_same_update(shape):
   reference, metrics = one_update(sharding.make_mesh(1, 1, 8), 1)
   params, found = one_update(sharding.make_mesh(*shape), 1)
@@ -137,7 +151,9 @@ def test_three_mesh_shapes_make_the_same_update(shape):
     assert np.mean(np.abs(a - b) > 1e-4) < 1e-3
 
 
-@pytest.mark.parametrize("num_microbatches", [2, 4])
+@pytest.mark.parametrize(
+  "num_microbatches", [pytest.param(2, marks=pytest.mark.slow), 4]
+)
 def test_m_microbatches_make_the_same_update_as_one(num_microbatches):
   mesh = sharding.make_mesh(2, 1, 4)
   _, reference = one_update(mesh, 1)
