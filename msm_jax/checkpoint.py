@@ -271,6 +271,11 @@ class Checkpointer:
       if not problem:
         self._put_away(damaged)
         return loaded
+      if step is not None:  # no other will do
+        raise UserError(
+          f"{self.directory}: step {step} is damaged ({problem}); restore it from a "
+          f"copy; there are steps {sorted(self.steps())}"
+        )
       progress.say(
         f"WARNING: {self.directory / str(candidate)} is damaged ({problem}); "
         "falling back to the step before it"
@@ -279,7 +284,7 @@ class Checkpointer:
     if steps:
       raise UserError(
         f"{self.directory}: none of the steps {steps} can be read (see above); if the "
-        "disk is sound, delete the directory to train this stage again"
+        f"disk is sound, delete {self.directory.parent} to train this stage again"
       )
     return None
 
