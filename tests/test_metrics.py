@@ -1,6 +1,7 @@
 """What a run says of its updates, and when it says stop."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -66,6 +67,32 @@ def test_figures_follow_from_what_was_counted(tmp_path):
   assert first["perf/tokens_per_sec"] * first["perf/step_time_s"] == pytest.approx(
     32, rel=0.05
   )
+
+
+def test_the_last_lines_outlast_the_machine(tmp_path, monkeypatch):
+  synced = []
+  with writer(tmp_path) as found:
+    found.write(4, figures(4))
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(len(lines(tmp_path))))
+  assert synced == [2]
+
+
+def test_trackers_are_closed_though_the_disk_is_full(tmp_path):
+  closed = []
+
+  class Noting:
+    def log(self, step, line):
+      pass
+
+    def close(self):
+      closed.append(True)
+
+  with pytest.raises(OSError), writer(tmp_path) as found:
+    found._trackers.add("noting", Noting)
+    found._file.close()
+    found._file = open("/dev/full", "w")  # noqa: SIM115 (the writer closes it)
+    found.write(4, figures(4))
+  assert closed
 
 
 def test_lines_after_the_step_that_was_restored_and_torn_ones_go(tmp_path):
