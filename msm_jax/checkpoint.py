@@ -27,6 +27,7 @@ from msm_jax.train_state import TrainState
 
 _KEEP = 2
 _PARTS = ("params", "rest")
+_KEPT = "kept.json"  # in the directory of the run
 _COMMITTED = "commit_success.txt"
 _SEAL = ("digests", "sha256")  # of `meta` on disk; nobody else sees them
 
@@ -43,7 +44,7 @@ class Loaded:
 class Checkpointer:
   """Saves and restores the states of one run; `read_only` changes nothing on disk.
 
-  The newest steps are kept, and those in `keep`.
+  The newest steps are kept, and those in `keep`, of whichever start of the run.
   """
 
   def __init__(
@@ -59,6 +60,7 @@ class Checkpointer:
       raise UserError(f"{run_dir} has no checkpoint: run `train` for it first")
     if not read_only:
       self._say_half_written()
+      keep = self._kept(keep)
     policies = ocp.training.preservation_policies
     self._saving: int | None = None  # the step that is written in the background
     self._completed = 0
@@ -71,6 +73,15 @@ class Checkpointer:
       # A reader must not remove what a running writer has under way.
       cleanup_tmp_directories=not read_only,
     )
+
+  def _kept(self, keep: Collection[int]) -> set[int]:
+    """Returns and notes what is to be kept, by this start of the run or one before."""
+    path = self.directory.parent / _KEPT
+    noted = records.read_json(path)["steps"] if path.exists() else []
+    steps = {*noted, *keep}
+    if len(steps) > len(noted) and distributed.is_first():
+      records.write_json(path, {"steps": sorted(steps)})
+    return steps
 
   def _say_half_written(self) -> None:
     """Names what is about to be removed: a save that was stopped in the middle."""

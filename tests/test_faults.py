@@ -232,6 +232,18 @@ def test_checkpoints_that_were_asked_for_are_kept(tmp_path, rows_dir):
     assert not set(checkpointer.steps()) & {3, 6}
 
 
+def test_checkpoints_that_were_kept_stay_when_the_config_asks_for_none(tmp_path):
+  params = transformer.init_params(CFG, jax.random.key(0))
+  step = train.make_step(config(), CFG, params, sharding.make_mesh(data=8))
+  state = step.init(params)
+  for keep, numbers in (((1, 2), (1, 2, 3)), ((), (4, 5, 6))):
+    with checkpoint.Checkpointer(tmp_path / "run", keep=keep) as checkpointer:
+      for number in numbers:
+        checkpointer.save(number, state, META, wait=True)
+  with checkpoint.Checkpointer(tmp_path / "run", read_only=True) as checkpointer:
+    assert sorted(checkpointer.steps()) == [1, 2, 5, 6]
+
+
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path, rows_dir):
   params = transformer.init_params(CFG, jax.random.key(0))
   step = train.make_step(config(), CFG, params, sharding.make_mesh(data=8))
