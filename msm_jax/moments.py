@@ -2,7 +2,8 @@
 
 An update is computed in float32 by Optax, from moments that are widened first. Only
 what is kept between updates is rounded, and rounded at random in proportion to what is
-lost (stochastic rounding): its mean is exact. Rounding to the nearest would stop an
+lost (stochastic rounding): its mean is exact, down to the least number that is kept.
+Rounding to the nearest would stop an
 average that moves by a thousandth per step, and with it small updates of bfloat16
 parameters.
 
@@ -78,11 +79,6 @@ def rounded_like(params: Any, like: Any, step: jax.Array) -> Any:
     leaf if dtype == jnp.float32 else _bfloat16(leaf, _noise(_PARAMS, step, i, leaf)[0])
     for i, (leaf, dtype) in enumerate(zip(leaves, dtypes, strict=True))
   )
-
-
-def bytes_per_param(dtype: str) -> float:
-  """Returns what both moments of a parameter of a large leaf take."""
-  return 2 * {"float32": 4, "bfloat16": 2, "float8": 1 + 1 / _BLOCK}[dtype]
 
 
 def _narrowed(state: optax.ScaleByAdamState, dtype: str) -> optax.ScaleByAdamState:

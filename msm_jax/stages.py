@@ -71,6 +71,8 @@ class StageConfig:
           f"{where}.{name} {getattr(self, name)!r} is not one of {allowed}"
         )
     self._check_freeze()
+    # The order says nothing, and must not make another run of it.
+    object.__setattr__(self, "freeze", tuple(sorted(set(self.freeze))))
     for name in _COUNTS:
       value = getattr(self, name)
       if value is not None and value < 1:

@@ -92,7 +92,8 @@ def check(config: TrainConfig, mesh: Mesh, where: str = "the stage") -> None:
       f"({sharding.num_batch_shards(mesh)}); use "
       f"{-(-config.batch_size // shards) * shards}"
     )
-  if config.loss_chunk_len and config.seq_len % config.loss_chunk_len:
+  chunk_len = config.loss_chunk_len or config.seq_len
+  if chunk_len < config.seq_len and config.seq_len % chunk_len:
     raise UserError(
       f"{where}: loss_chunk_len ({config.loss_chunk_len}) must divide seq_len "
       f"({config.seq_len})"

@@ -154,6 +154,14 @@ def test_defaults_are_not_part_of_what_a_run_is():
   assert set(found) == {"adaptation", "optimizer", "num_microbatches"}
 
 
+def test_the_order_of_what_is_frozen_makes_no_other_run():
+  made = config("org/tiny")
+  for names in (("embed", "lm_head"), ("lm_head", "embed")):
+    made["stages"]["c"]["freeze"] = names
+    stage = experiment.parse(made).stages["c"]
+    assert stage.freeze == ("embed", "lm_head")
+
+
 def test_a_base_in_bfloat16_is_trained_in_it(study):
   made = config(study.experiment.model.init_from)
   made["model"]["base_dtype"] = "bfloat16"

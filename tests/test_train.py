@@ -114,6 +114,16 @@ def log(tmp_path, name="run"):
   return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.parametrize("chunk_len", [None, 8, 32, 48, 512])
+def test_logits_of_a_part_divide_a_row_or_are_all_of_it(chunk_len):
+  train_lib.check(config(loss_chunk_len=chunk_len), sharding.make_mesh(data=8))
+
+
+def test_a_part_of_a_row_that_does_not_divide_it_is_refused():
+  with pytest.raises(UserError, match=r"loss_chunk_len \(24\) must divide seq_len"):
+    train_lib.check(config(loss_chunk_len=24), sharding.make_mesh(data=8))
+
+
 def one_update(mesh, num_microbatches: int):
   tx = optim.make_optimizer(ADAM, optim.make_schedule(ADAM, 10))
   params = transformer.init_params(CFG, jax.random.key(1))
