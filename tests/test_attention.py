@@ -155,6 +155,7 @@ BF16 = {"dtype": "bfloat16", "attention_softcap": None}
     ("auto", "gpu", 512, BF16, "cudnn", None),
     ("auto", "gpu", 512, {"dtype": "bfloat16"}, "blocked", "no soft cap"),
     ("auto", "gpu", 512, {"attention_softcap": None}, "blocked", "'float32'"),
+    ("auto", "gpu", 511, BF16, "blocked", "even length"),
     ("auto", "tpu", 512, {}, "splash", None),
     ("auto", "tpu", 500, {}, "blocked", "multiples of 128"),
     ("dense", "tpu", 512, {}, "dense", None),

@@ -68,7 +68,7 @@ def choose(
 
 def _objection(backend: str, cfg: ModelConfig, seq_len: int) -> str | None:
   if backend == "cudnn":
-    return cudnn.objection(cfg)
+    return cudnn.objection(cfg, seq_len)
   return splash.objection(cfg, seq_len)
 
 

@@ -20,8 +20,10 @@ from msm_jax.models.config import ModelConfig
 MAX_HEAD_DIM = 128  # 256 from Hopper on
 
 
-def objection(cfg: ModelConfig) -> str | None:
+def objection(cfg: ModelConfig, seq_len: int) -> str | None:
   """Returns why cuDNN cannot compute this model's attention, None if it can."""
+  if seq_len % 2:  # jax refuses the gradient with a mask
+    return f"with segments it takes rows of an even length, seq_len is {seq_len}"
   if cfg.dtype not in ("bfloat16", "float16"):
     return f"it computes in bfloat16 or float16, model.dtype is {cfg.dtype!r}"
   if cfg.attention_softcap is not None:
