@@ -5,6 +5,7 @@ them has to itself, as if it were alone.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,11 @@ from msm_jax.models.lora import Params
 from msm_jax.run_config import RunConfig
 from msm_jax.train import Step, TrainConfig
 from msm_jax.train_state import TrainState
+
+_OTHERS = (
+  "; the other runs of its program ({}) go on by --config.run.population=1 with their "
+  "--seed and --arm"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,8 +149,11 @@ class Run:
   def writer(self, num_together: int) -> metrics.Writer:
     """Returns what writes the metrics, of a run in a program of so many."""
     job, config = self.job, self.job.config
+    leaves = self._member.leaves
     flops = job.cfg.flops_per_token(
-      config.seq_len, train_base=not lora.split(self._member.leaves)[0]
+      config.seq_len,
+      train_base=not lora.split(leaves)[0],
+      freeze=[name for name in ("embed", "lm_head") if name not in leaves],
     )
     about = trackers.About(
       job.run_dir,
@@ -166,14 +175,14 @@ class Run:
       ),
       goodput=self.goodput,
       trackers=trackers.start(names, about),
-      blame=self._blame,
+      blame=functools.partial(self._blame, num_together=num_together),
     )
 
   def note_saved(self) -> None:
     """Writes down which checkpoint is complete."""
     self.goodput.saved(self.checkpointer.completed())
 
-  def _blame(self, step: int) -> str:
+  def _blame(self, step: int, *, num_together: int) -> str:
     """Returns which rows made a step, how to look at them, and what is left."""
     size = self.job.config.batch_size
     parts = self.source.where((step - 1) * size, step * size)
@@ -182,7 +191,8 @@ class Run:
       for directory, numbers in parts.items()
     )
     directory, numbers = next(iter(parts.items()))
+    others = "" if num_together == 1 else _OTHERS.format(num_together - 1)
     return (
       f"its rows are {rows} (look: python launch.py show {directory} "
-      f"--row={min(numbers)}); {self.checkpointer.last_good()}"
+      f"--row={min(numbers)}); {self.checkpointer.last_good()}{others}"
     )

@@ -263,8 +263,12 @@ def test_a_loss_that_is_not_finite_names_the_run(tmp_path, rows_dir):
   together, frozen = members(tmp_path, rows_dir, sizes=ONE, num=2)
   broken = jax.tree.map(lambda leaf: leaf + np.nan, together[1].leaves)
   together[1] = dataclasses.replace(together[1], first=lambda: broken)
-  with pytest.raises(UserError, match=r"seed1: the loss is nan .* at step 1; its rows"):
+  with pytest.raises(
+    UserError, match=r"seed1: the loss is nan .* at step 1; its rows"
+  ) as caught:
     loop.train_together(together, frozen)
+  said = "the other runs of its program (1) go on by --config.run.population=1"
+  assert said in str(caught.value)
 
 
 def test_the_frozen_base_is_held_once():

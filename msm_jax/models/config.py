@@ -8,6 +8,7 @@ mlp, V vocab.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from msm_jax.errors import UserError
 
@@ -148,39 +149,52 @@ class ModelConfig:
         f"agree: set a window exactly when some layer is {SLIDING!r}"
       )
 
+  def _widths(self) -> dict[str, tuple[int, int]]:
+    """Returns (input, output) features of every kernel of a block."""
+    D, F = self.embed_dim, self.mlp_dim
+    N, K = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+    widths = {"q": (D, N), "k": (D, K), "v": (D, K), "o": (N, D)}
+    return widths | {"gate": (D, F), "up": (D, F), "down": (F, D)}
+
+  def num_adapter_params(self) -> int:
+    """Returns the number of parameters of the adapters, 0 without."""
+    if self.lora is None:
+      return 0
+    widths = self._widths()
+    return self.num_layers * sum(
+      self.lora.rank * sum(widths[name]) for name in self.lora.targets
+    )
+
   def num_params(self) -> int:
     """Returns the number of base parameters (adapters not counted)."""
     D, H = self.embed_dim, self.head_dim
-    outputs = {
-      "q": self.num_heads * H,
-      "k": self.num_kv_heads * H,
-      "v": self.num_kv_heads * H,
-      "o": D,
-      "gate": self.mlp_dim,
-      "up": self.mlp_dim,
-      "down": D,
-    }
     attention = D * H * 2 * (self.num_heads + self.num_kv_heads)
     norms = D * (4 if self.post_norms else 2) + (2 * H if self.qk_norm else 0)
-    biases = sum(outputs[name] for name in self.bias)
+    biases = sum(self._widths()[name][1] for name in self.bias)
     block = attention + 3 * D * self.mlp_dim + norms + biases
     head = 0 if self.tie_embeddings else D * self.vocab_size
     return self.vocab_size * D + self.num_layers * block + D + head
 
-  def flops_per_token(self, seq_len: int, *, train_base: bool = True) -> float:
+  def flops_per_token(
+    self, seq_len: int, *, train_base: bool = True, freeze: Sequence[str] = ()
+  ) -> float:
     """Returns matmul FLOPs per token of one training step (scaling book, chapter 4).
 
     Causal attention is counted once (half of the full square; less in a window). With
     a frozen base (`train_base=False`) the weight gradients are not computed: 4 instead
-    of 6 per weight.
+    of 6 per weight; adapters have 6. `freeze` names modules of a trained base that are
+    frozen: the output layer (`embed` where it is tied, else `lm_head`) has 4.
     """
     weights = self.num_params()
     if not self.tie_embeddings:  # the embedding look-up is no matmul
       weights -= self.vocab_size * self.embed_dim
     per_weight = 6 if train_base else 4
+    total = per_weight * weights + 6 * self.num_adapter_params()
+    if train_base and ("embed" if self.tie_embeddings else "lm_head") in freeze:
+      total -= 2 * self.vocab_size * self.embed_dim
     num_sliding = self.layer_types.count(SLIDING)
     num_keys = (self.num_layers - num_sliding) * seq_len / 2
     if num_sliding:
       window = min(self.sliding_window, seq_len)
       num_keys += num_sliding * window * (1 - window / (2 * seq_len))
-    return per_weight * weights + 12 * self.num_heads * self.head_dim * num_keys
+    return total + 12 * self.num_heads * self.head_dim * num_keys
