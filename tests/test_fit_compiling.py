@@ -9,7 +9,7 @@ from fit_cases import TOY, case_of
 from test_launch import CONFIG, ROOT, launch
 
 from msm_jax.errors import UserError
-from msm_jax.fit import compiling, estimate, released, topology
+from msm_jax.fit import compiling, released, topology
 from msm_jax.fit.compiling import GIB
 from msm_jax.models.config import LoraConfig
 
@@ -35,7 +35,7 @@ def test_the_step_compiles_and_its_memory_is_that_of_its_shardings(trains_all):
   assert found.flags
   classes = found.classes
   assert sum(classes.values()) == found.needed
-  trained = cfg.num_params() if trains_all else estimate.num_adapter_params(cfg)
+  trained = cfg.num_params() if trains_all else cfg.num_adapter_params()
   assert classes["parameters"] >= 4 * trained / 16
   assert 2 * classes["parameters"] <= classes["optimizer"]
   assert (classes["frozen"] == 0) == trains_all

@@ -59,8 +59,8 @@ def test_the_estimate_counts_what_a_full_fine_tune_holds():
 def test_adapters_are_counted():
   lora = LoraConfig(rank=8, alpha=16.0, targets=("q", "down"))
   cfg = dataclasses.replace(LLAMA, lora=lora)
-  assert estimate.num_adapter_params(cfg) == 32 * 8 * (2 * 4096 + 14336 + 4096)
-  assert estimate.num_adapter_params(LLAMA) == 0
+  assert cfg.num_adapter_params() == 32 * 8 * (2 * 4096 + 14336 + 4096)
+  assert LLAMA.num_adapter_params() == 0
 
 
 def test_the_fastest_that_fits_is_compiled_with_the_usual_effort_and_ends_the_search():

@@ -20,12 +20,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-import jax
-
 from msm_jax.fit import step
 from msm_jax.fit.case import Case
 from msm_jax.fit.topology import Topology
-from msm_jax.models import lora, transformer
 from msm_jax.models.config import ModelConfig
 
 GIB = 2**30
@@ -69,7 +66,7 @@ class _Sizes:
       rows * config.seq_len // (mesh["data"] * mesh["fsdp"])
     )
     # Once gathered.
-    base, adapters = cfg.num_params(), case.num_runs * num_adapter_params(cfg)
+    base, adapters = cfg.num_params(), case.num_runs * cfg.num_adapter_params()
     if case.trains_all:  # else the base is shared
       base *= case.num_runs
     self.weights = (base + adapters) / mesh["tensor"]
@@ -126,7 +123,7 @@ def num_held(case: Case, mesh: Mapping[str, int]) -> int:
 def flops_per_token(case: Case) -> float:
   """Returns FLOPs per token of a step, with what `remat` computes again."""
   cfg, seq_len = case.cfg, case.config.seq_len
-  found = cfg.flops_per_token(seq_len, train_base=case.trains_all)
+  found = cfg.flops_per_token(seq_len, train_base=case.trains_all, freeze=case.freeze)
   if case.config.remat in ("full", "offload"):
     found += _forward_flops_of_blocks(cfg, seq_len)
   return found
@@ -137,9 +134,3 @@ def _forward_flops_of_blocks(cfg: ModelConfig, seq_len: int) -> float:
   without_head = dataclasses.replace(cfg, vocab_size=0)
   # Of 6 per weight and 12 per key, the forward pass has a third.
   return without_head.flops_per_token(seq_len) / 3
-
-
-def num_adapter_params(cfg: ModelConfig) -> int:
-  """Returns the number of adapter parameters."""
-  adapter = lora.split(transformer.abstract_params(cfg))[0]
-  return sum(leaf.size for leaf in jax.tree.leaves(adapter))
