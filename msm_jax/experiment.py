@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from msm_jax import chat_setup, origin, run_config
+from msm_jax import chat_setup, origin, quantised, run_config
 from msm_jax import fields as fields_lib
 from msm_jax import stages as stages_lib
 from msm_jax.errors import UserError
@@ -207,6 +207,7 @@ def _check_batches(stages, mesh) -> None:
 def _check_start(model: ModelSettings, stages, arms) -> None:
   """Raises a UserError for a start that the stages cannot go on from."""
   full = [name for name, stage in stages.items() if stage.adaptation == "full"]
+  _check_quantised(model, stages)
   if model.init_from is None and () in arms.values():
     arm = next(arm for arm, path in arms.items() if not path)
     raise UserError(
@@ -232,6 +233,25 @@ def _check_start(model: ModelSettings, stages, arms) -> None:
     raise UserError(
       "config.model.lora is None, but a stage has adaptation 'lora': set it"
     )
+
+
+def _check_quantised(model: ModelSettings, stages) -> None:
+  """Raises a UserError for a stage that changes a base of 8 or 4 bits."""
+  if model.base_dtype not in quantised.KINDS:
+    return
+  held = f"but config.model.base_dtype is {model.base_dtype!r}"
+  for name, stage in stages.items():
+    if stage.adaptation == "full":
+      raise UserError(
+        f"config.stages.{name}.adaptation is 'full', {held}, and what is quantised is "
+        f"never trained: set it to 'lora', or base_dtype to one of {origin.DTYPES}"
+      )
+    if stage.adapter_use == "merge":
+      raise UserError(
+        f"config.stages.{name}.adapter_use is 'merge', {held}: rounding the sum again "
+        "would lose what the adapters learned; set it to 'continue', or base_dtype to "
+        f"one of {origin.DTYPES}"
+      )
 
 
 def _check_tree(config, stages, arms) -> None:

@@ -9,7 +9,7 @@ began from a run of another study carries that run's story on.
 import pathlib
 from typing import Any
 
-from msm_jax import chat, prepare, records
+from msm_jax import chat, prepare, quantised, records
 from msm_jax import workdir as workdir_lib
 from msm_jax.errors import UserError
 from msm_jax.hf import adapter, peft_config
@@ -114,6 +114,8 @@ def lineage(runs: Runs, path: Path, seed: int, step: int | None) -> dict[str, An
   cfg = runs.cfg(path, seed)
   if cfg.lora is not None:
     found["adapter"] = _adapter_settings(cfg.lora)
+    if runs.experiment.model.base_dtype in quantised.KINDS:
+      found["adapter"]["beside_base_in"] = runs.experiment.model.base_dtype
   found["code"] |= {study: code(runs.workdir)}
   return {name: value for name, value in found.items() if value not in (None, {}, [])}
 

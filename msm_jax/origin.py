@@ -17,13 +17,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msm_jax import fields as fields_lib
-from msm_jax import records
+from msm_jax import quantised, records
 from msm_jax.errors import UserError
 from msm_jax.hf import config as hf_config
 from msm_jax.models.config import LoraConfig, ModelConfig, RopeScaling
 
 ADAPTER_USES = ("continue", "merge")
 DTYPES = ("float32", "bfloat16")
+BASE_DTYPES = (*DTYPES, *quantised.KINDS)
 FORMS = (
   "a Hugging Face model directory (with config.json) or a run of ours "
   "(WORKDIR/runs/<path>/seed<k>, @STEP if wanted)"
@@ -41,7 +42,8 @@ class ModelSettings:
     adapter_use: what becomes of the adapters that the start brings, from `adapter_from`
       or from a run: 'continue' trains them on, 'merge' adds them to the base in
       float32 and begins anew.
-    base_dtype: of the base, frozen or trained; adapters are always float32.
+    base_dtype: of the base, frozen or trained; 'int8' and 'nf4' are for a frozen one
+      (quantised.py). Adapters are always float32.
     dtype: of the computation.
     export_dtype: of merged exports; adapters are written in float32.
     base_model: name of the pretrained model, for exports; None: that of the run.
@@ -216,7 +218,7 @@ def _names(cls: type) -> set[str]:
 def _check(model: ModelSettings) -> None:
   choices = {
     "adapter_use": ADAPTER_USES,
-    "base_dtype": DTYPES,
+    "base_dtype": BASE_DTYPES,
     "dtype": DTYPES,
     "export_dtype": (*DTYPES, "float16"),
   }
@@ -225,6 +227,13 @@ def _check(model: ModelSettings) -> None:
       raise UserError(
         f"config.model.{name} {getattr(model, name)!r} is not one of {allowed}"
       )
+  quantised.check_installed(model.base_dtype)
+  if model.init_from is None and model.base_dtype in quantised.KINDS:
+    raise UserError(
+      f"config.model.base_dtype is {model.base_dtype!r}, but init_from is None (a "
+      "model from scratch), and what is quantised is never trained: set init_from, or "
+      f"base_dtype to one of {DTYPES}"
+    )
   if model.init_from is None:
     for name in ("adapter_from", "base_model"):
       if getattr(model, name) is not None:

@@ -22,6 +22,7 @@ from msm_jax import (
   origin,
   prepare,
   progress,
+  quantised,
   records,
   sharding,
   tokenizer,
@@ -192,7 +193,7 @@ class Runs:
     dtype = self.experiment.model.base_dtype
     leaves = transformer.abstract_params(self.cfg(path, seed))
     adapter, base = lora.split(leaves)
-    base = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), base)
+    base = jax.eval_shape(functools.partial(quantised.hold, dtype=dtype), base)
     return self.experiment.stages[path[-1]].split(lora.join(base, adapter))[0]
 
   def _base(self, path: Path, seed: int, step: int | None = None) -> Params:

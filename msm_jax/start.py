@@ -2,7 +2,7 @@
 
 Every leaf is made or read in its place on the mesh: no process ever holds more of a
 model than its own part. The base is held in `config.model.base_dtype`, adapters in
-float32.
+float32. A base of 8 or 4 bits is made of one leaf at a time.
 """
 
 import dataclasses
@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from msm_jax import progress, records, train_state
+from msm_jax import progress, quantised, records, train_state
 from msm_jax import tokenizer as tokenizer_lib
 from msm_jax.errors import UserError
 from msm_jax.hf import adapter as hf_adapter
@@ -123,7 +122,7 @@ class Start:
     """Returns the model's parameters, read once."""
     if self.source is None:  # cheap, and every seed has its own
       drawn = fresh(self.cfg, self.seed, self.mesh())
-      return Weights(self.cfg, as_dtype(drawn, self.model.base_dtype), {})
+      return Weights(self.cfg, quantised.hold(drawn, self.model.base_dtype), {})
     return self._read
 
   def forget(self) -> None:
@@ -136,8 +135,12 @@ class Start:
     merges = self.model.adapter_use == "merge" and self.brought is not None
     if isinstance(self.source, pathlib.Path):
       layout = self._layout(transformer.abstract_params(plain), plain)
-      dtype = "float32" if merges else self.model.base_dtype
-      base = hf_load.load(self.source, dtype=dtype, shardings=layout)[1]
+      dtype, hold = self.model.base_dtype, None
+      if dtype in quantised.KINDS and not merges:
+        hold = functools.partial(quantised.hold_leaf, dtype=dtype)
+      if dtype in quantised.KINDS or merges:
+        dtype = "float32"
+      base = hf_load.load(self.source, dtype=dtype, shardings=layout, hold=hold)[1]
       leaves = {} if self.adapter is None else self._adapter_leaves(plain)
     else:
       found = self.source.weights()
@@ -146,8 +149,10 @@ class Start:
         leaves = self._adapter_leaves(plain)
     if merges:
       scale = self.brought.alpha / self.brought.rank
-      base, leaves = _merged(base, leaves, scale, self._layout(base, plain)), {}
-    return Weights(self.cfg, as_dtype(base, self.model.base_dtype), leaves)
+      layout = self._layout(transformer.abstract_params(plain), plain)
+      base, leaves = _merged(base, leaves, scale, layout), {}
+    base = quantised.hold(base, self.model.base_dtype)
+    return Weights(self.cfg, train_state.place(base, plain, self.mesh()), leaves)
 
   @functools.cached_property
   def source_cfg(self) -> ModelConfig:
@@ -203,11 +208,6 @@ def _initializer(
   return jax.jit(init, out_shardings=train_state.param_shardings(shapes, cfg, mesh))
 
 
-def as_dtype(params: Params, dtype: str) -> Params:
-  """Returns `params` in `dtype`."""
-  return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-
-
 def check_vocab(tok: tokenizer_lib.Tokenizer, cfg: ModelConfig) -> None:
   """Raises a UserError when the tokenizer makes ids that the model does not have."""
   if tok.vocab_size > cfg.vocab_size:
@@ -233,17 +233,18 @@ def merged(weights: Weights, base_dtype: str, mesh: Mesh) -> Params:
   """
   cfg = weights.cfg
   plain = dataclasses.replace(cfg, lora=None)
-  layout = train_state.param_shardings(weights.base, plain, mesh)
+  shapes = transformer.abstract_params(plain)
+  layout = train_state.param_shardings(shapes, plain, mesh)
   scale = cfg.lora.alpha / cfg.lora.rank
   base = _merged(weights.base, weights.adapter, scale, layout)
-  return as_dtype(base, base_dtype)
+  return quantised.hold(base, base_dtype)
 
 
 def _merged(base: Params, adapter: Params, scale: float, layout: Params) -> Params:
   """Returns `base` with `adapter` added to it, in float32."""
 
   def merge(base, adapter):
-    base = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), base)
+    base = quantised.hold(base, "float32")
     return lora.merge(lora.join(base, adapter), scale)
 
   return jax.jit(merge, out_shardings=layout)(base, adapter)

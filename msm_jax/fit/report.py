@@ -26,6 +26,7 @@ CLASSES = {
   "program": "program",
 }
 _CHOSEN = ("num_microbatches", "remat")
+_FEWER_BITS = {"float32": "bfloat16", "bfloat16": "int8", "int8": "nf4"}
 MODEL = "a roofline, not a measurement: real steps are slower"
 
 
@@ -121,8 +122,8 @@ def _way_out(fit: Fit) -> str:
   ways.append(f"more chips (--topology={slices.chip.name} finds the smallest slice)")
   if case.trains_all:
     ways.append("adaptation='lora'")
-  elif case.base_dtype != "bfloat16":
-    ways.append("config.model.base_dtype='bfloat16'")
+  elif case.base_dtype in _FEWER_BITS:
+    ways.append(f"config.model.base_dtype={_FEWER_BITS[case.base_dtype]!r}")
   if case.cfg.dtype != "bfloat16":
     ways.append("config.model.dtype='bfloat16'")
   chunk_len = _chunk_len(case.config.seq_len)

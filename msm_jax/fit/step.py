@@ -5,13 +5,15 @@ what is counted here is what it holds.
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
-from msm_jax import optim, sharding, train, train_state
+from msm_jax import optim, quantised, sharding, train, train_state
 from msm_jax.fit.case import Case
 from msm_jax.models import lora, transformer
 from msm_jax.population import Population
@@ -71,8 +73,9 @@ def bytes_per_device(tree: Any) -> int:
   """Returns what the shards of one device hold, without the padding of layouts."""
   total = 0
   for leaf in jax.tree.leaves(tree):
-    shard = jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype)
-    total += shard.size * shard.dtype.itemsize
+    size = math.prod(leaf.sharding.shard_shape(leaf.shape))
+    bits = 4 if leaf.dtype == jnp.uint4 else 8 * leaf.dtype.itemsize
+    total += -(-size * bits // 8)
   return total
 
 
@@ -80,7 +83,5 @@ def _leaves(case: Case) -> tuple[Any, Any]:
   """Returns shapes and dtypes of (what is trained, what is frozen)."""
   params = transformer.abstract_params(case.cfg)
   adapter, base = lora.split(params)
-  base = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, case.base_dtype), base
-  )
+  base = jax.eval_shape(functools.partial(quantised.hold, dtype=case.base_dtype), base)
   return case.split(lora.join(base, adapter))

@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from msm_jax import quantised
+
 Piece = tuple[tuple[slice, ...], np.ndarray]  # where in the layer, and its values
 
 
@@ -42,6 +44,8 @@ def joined(pieces: Sequence[Piece]) -> np.ndarray:
 
 def pieces_of(leaf: Any, layer: int | None) -> list[Piece]:
   """Returns what `layer_of` does as the pieces that lie on different devices."""
+  if quantised.is_quantised(leaf):
+    return pieces_of(quantised.one_layer(leaf, layer), None)
   if not isinstance(leaf, jax.Array):
     return [_whole(np.asarray(leaf if layer is None else leaf[layer]))]
   if leaf.is_fully_addressable or leaf.is_fully_replicated:

@@ -7,9 +7,10 @@ is raised on all.
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from msm_jax import distributed
@@ -28,6 +29,7 @@ def load(
   *,
   dtype: str | None = "float32",
   shardings: Params | None = None,
+  hold: Callable[[names.Path, Any], Any] | None = None,
 ) -> tuple[ModelConfig, Params]:
   """Reads a model.
 
@@ -37,6 +39,7 @@ def load(
     dtype: of the parameters; None keeps that of the files, which then must agree.
     shardings: a sharding for every leaf of `transformer.abstract_params(cfg)`, where
       `cfg = hf.config.read(directory)`; None puts all on the default device.
+    hold: makes of a leaf, known by its path, what is kept, before the next is read.
 
   Raises:
     UserError: anything missing, extra, of another shape, NaN, damaged or unknown.
@@ -50,7 +53,7 @@ def load(
     check_shapes(files, wanted)
     given = tensor_files.dtype_of(dtype) if dtype else _common_dtype(files, wanted)
     _check_tied_head(files, cfg)
-    params = fill(files, wanted, given, shardings)
+    params = fill(files, wanted, given, shardings, hold)
   return cfg, params
 
 
@@ -59,6 +62,7 @@ def fill(
   wanted: Sequence[names.Tensor],
   dtype: np.dtype,
   shardings: Params | None = None,
+  hold: Callable[[names.Path, Any], Any] | None = None,
 ) -> Params:
   """Returns the nested dict of leaves that `wanted` describes, one leaf at a time."""
   by_path = dict(names.walk(shardings)) if shardings is not None else None
@@ -67,7 +71,8 @@ def fill(
     for path, parts in names.by_leaf(wanted).items():
       sharding = by_path[path] if by_path is not None else None
       leaf = leaf_reader.read_leaf(files, parts, dtype, sharding, pool)
-      leaves[path] = leaf.block_until_ready()  # before the next takes host memory
+      leaf = leaf if hold is None else hold(path, leaf)
+      leaves[path] = jax.block_until_ready(leaf)  # before the next takes host memory
   return names.nest(leaves)
 
 

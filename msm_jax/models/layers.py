@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from msm_jax import sharding
+from msm_jax import quantised, sharding
 from msm_jax.models import attention, matmul, remat, rope
 from msm_jax.models.config import ModelConfig
 
@@ -103,12 +103,23 @@ class Projection(nnx.Module):
 def project(x: jax.Array, *projections: Projection) -> list[jax.Array]:
   """Returns what each projection makes of the same input."""
   factors = [projection.factors() for projection in projections]
-  flat = tuple(factor[...].astype(x.dtype) for each in factors for factor in each)
-  products = iter(matmul.project(x, flat, projections[0].num_in_dims))
+  flat = tuple(factor.get_value() for each in factors for factor in each)
+  products = iter(_products(x, flat, projections[0].num_in_dims))
   return [
     projection.finish(*itertools.islice(products, len(each)))
     for projection, each in zip(projections, factors, strict=True)
   ]
+
+
+def _products(x: jax.Array, factors: tuple, num_in_dims: int) -> list[jax.Array]:
+  def multiply(x, factors):
+    ws = tuple(quantised.floats(factor, x.dtype) for factor in factors)
+    return matmul.project(x, ws, num_in_dims)
+
+  if any(map(quantised.is_quantised, factors)):
+    # The backward pass makes floats again: kept, they would be the whole base.
+    multiply = jax.checkpoint(multiply)
+  return multiply(x, factors)
 
 
 class Attention(nnx.Module):
