@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from absl import flags, logging
 from ml_collections import config_flags
 
-from msm_jax import distributed, exits, liveness, progress
+from msm_jax import distributed, exits, progress
 from msm_jax.errors import UserError
+from msm_jax.training import liveness
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:ARG]")

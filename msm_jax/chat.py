@@ -2,7 +2,7 @@
 
 A conversation is rendered with the tokenizer's own chat template, then tokenised as one
 text, with no special token added: the template writes its BOS itself. What carries loss
-follows from where the answers stand in the text (`turns.py`): from the end of the
+follows from where the answers stand in the text (`text/turns.py`): from the end of the
 generation prompt up to and with the stop token. No template needs a marker for it.
 
     <|user|> gouda or brie ? <|assistant|> brie . <|end|>
@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from msm_jax import chat_template, templating, turns
 from msm_jax.errors import UserError
+from msm_jax.text import chat_template, templating, turns
 from msm_jax.tokenizer import Tokenizer
 
 Messages = Sequence[Mapping[str, Any]]

@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from msm_jax import chat, chat_template, records, tokenizer, tokenizer_files
+from msm_jax import chat, records, tokenizer
 from msm_jax import fields as fields_lib
-from msm_jax.chat_template import Choices
 from msm_jax.errors import UserError
 from msm_jax.hf import directory as hf_directory
 from msm_jax.hf import links
+from msm_jax.text import chat_template, tokenizer_files
+from msm_jax.text.chat_template import Choices
 from msm_jax.tokenizer import Tokenizer
 
 

@@ -4,8 +4,8 @@ A run directory has `checkpoints/<step>/` with three parts: `params` (the traina
 leaves, all that a later stage or an export needs), `rest` (step and optimizer) and
 `meta` (JSON: which model, which stage, and a digest of every leaf). A step counts only
 once its commit marker is there (`COMMIT_FILE`); a newest step that cannot be read, or
-that does not hold what was saved (`integrity.py`), is left behind with a loud message
-and the one before it is used.
+that does not hold what was saved (`training/integrity.py`), is left behind with a loud
+message and the one before it is used.
 """
 
 import contextlib
@@ -20,10 +20,11 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from msm_jax import distributed, faults, integrity, progress, records
+from msm_jax import distributed, faults, progress, records
 from msm_jax.errors import Stopped, UserError
 from msm_jax.models.lora import Params
 from msm_jax.train_state import TrainState
+from msm_jax.training import integrity
 
 _KEEP = 2
 _PARTS = ("params", "rest")

@@ -8,14 +8,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from msm_jax import chat_setup, origin, quantised, run_config
+from msm_jax import chat_setup, origin, quantised
 from msm_jax import fields as fields_lib
 from msm_jax import stages as stages_lib
 from msm_jax.errors import UserError
 from msm_jax.mixture import DataConfig
 from msm_jax.origin import ModelSettings
-from msm_jax.run_config import RunConfig
 from msm_jax.stages import StageConfig
+from msm_jax.training import run_config
+from msm_jax.training.run_config import RunConfig
 
 CONTROLS = "a result without its controls is not one"
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from msm_jax import distributed, records
 from msm_jax.errors import Stopped, UserError
-from msm_jax.goodput import Goodput
-from msm_jax.trackers import Trackers
+from msm_jax.training.goodput import Goodput
+from msm_jax.training.trackers import Trackers
 
 # Dense bfloat16 FLOP/s per device, from the makers' data sheets, by the beginning of
 # `device_kind`. A TPU7x has two devices to a chip.

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from msm_jax import chat, packing, records, tokenizer, tokenizer_files
+from msm_jax import chat, packing, records, tokenizer
 from msm_jax.errors import UserError
+from msm_jax.text import tokenizer_files
 
 _GREEN, _YELLOW, _GREY = "\x1b[32m", "\x1b[33m", "\x1b[90m"
 _BOLD, _OFF = "\x1b[1m", "\x1b[0m"

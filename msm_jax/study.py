@@ -3,7 +3,7 @@
 Arms that share their first stages share those runs (`runs.py` says where they lie and
 how parameters travel along a path). A run that was interrupted goes on from its newest
 checkpoint. The optimizer is fresh in every stage unless that says otherwise. Where it
-pays, runs of the same shapes are trained as one program (`siblings.py`).
+pays, runs of the same shapes are trained as one program (`training/siblings.py`).
 """
 
 import contextlib
@@ -21,12 +21,9 @@ from msm_jax import (
   checkpoint,
   distributed,
   input_pipeline,
-  levers,
-  loop,
   prepare,
   progress,
   records,
-  siblings,
   train,
 )
 from msm_jax.errors import UserError
@@ -34,10 +31,11 @@ from msm_jax.evals import heldout, preference
 from msm_jax.experiment import StageConfig
 from msm_jax.models.lora import Params
 from msm_jax.runs import DONE, Path, Runs
-from msm_jax.siblings import Task
 from msm_jax.start import Weights
 from msm_jax.train import TrainConfig
-from msm_jax.watchdog import Watchdog
+from msm_jax.training import levers, loop, siblings
+from msm_jax.training.siblings import Task
+from msm_jax.training.watchdog import Watchdog
 
 
 class Study(Runs):

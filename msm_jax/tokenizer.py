@@ -20,10 +20,11 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from msm_jax import chat_template, encoders, records, tokenizer_files
-from msm_jax.encoders import AddedToken, Encoding
+from msm_jax import records
 from msm_jax.errors import UserError
-from msm_jax.tokenizer_files import (
+from msm_jax.text import chat_template, encoders, tokenizer_files
+from msm_jax.text.encoders import AddedToken, Encoding
+from msm_jax.text.tokenizer_files import (
   CONFIG_FILE,
   JSON_FILE,
   MODEL_FILE,

@@ -1,4 +1,4 @@
-"""One update of a stage, as a function that is compiled once (`loop.py` calls it).
+"""One update of a stage as a function, compiled once; `training/loop.py` calls it.
 
 What is trained (adapters or everything), on what and from where is the caller's
 business.
@@ -29,8 +29,8 @@ from msm_jax.models import attention, lora, remat
 from msm_jax.models.config import Compute, ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.optim import OptimConfig
-from msm_jax.population import Population, most_together
 from msm_jax.train_state import TrainState
+from msm_jax.training.population import Population, most_together
 
 LossFn = Callable[[Params, losses.Batch], tuple[jax.Array, jax.Array]]
 

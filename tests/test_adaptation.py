@@ -14,8 +14,8 @@ from msm_jax import start as start_lib
 from msm_jax.errors import UserError
 from msm_jax.hf import load
 from msm_jax.models import lora, transformer
-from msm_jax.siblings import Task
 from msm_jax.study import Study
+from msm_jax.training.siblings import Task
 
 TOKENS = np.arange(40).reshape(2, 20) % 30
 PATHS = [("a",), ("a", "b"), ("a", "b", "c"), ("a", "d")]

@@ -9,10 +9,11 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from msm_jax import chat, chat_setup, chat_template, prepare, show, tokenizer
+from msm_jax import chat, chat_setup, prepare, show, tokenizer
 from msm_jax.chat_setup import ChatSettings
 from msm_jax.errors import UserError
 from msm_jax.hf import directory as hf_directory
+from msm_jax.text import chat_template
 
 TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 

@@ -12,9 +12,10 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from msm_jax import encoders, tokenizer
-from msm_jax.encoders import AddedToken
+from msm_jax import tokenizer
 from msm_jax.errors import UserError
+from msm_jax.text import encoders
+from msm_jax.text.encoders import AddedToken
 
 PARTS = [
   *[

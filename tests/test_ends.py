@@ -14,8 +14,9 @@ import pytest
 from test_faults import rows_dir  # noqa: F401 (a fixture)
 from test_train import log, pieces, run
 
-from msm_jax import checkpoint, liveness, metrics, run_config
+from msm_jax import checkpoint, metrics
 from msm_jax.errors import Stopped
+from msm_jax.training import liveness, run_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 

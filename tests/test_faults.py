@@ -12,19 +12,10 @@ import numpy as np
 import pytest
 from test_train import CFG, META, config, log, run
 
-from msm_jax import (
-  checkpoint,
-  exits,
-  faults,
-  integrity,
-  levers,
-  metrics,
-  run_config,
-  sharding,
-  train,
-)
+from msm_jax import checkpoint, exits, faults, metrics, sharding, train
 from msm_jax.errors import Stopped, UserError
 from msm_jax.models import transformer
+from msm_jax.training import integrity, levers, run_config
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from msm_jax import metrics, trackers
+from msm_jax import metrics
 from msm_jax.errors import UserError
-from msm_jax.goodput import Goodput
+from msm_jax.training import trackers
+from msm_jax.training.goodput import Goodput
 
 SHAPE = metrics.Shape(batch_size=4, seq_len=8, flops_per_token=100.0)
 

@@ -15,9 +15,7 @@ import small_study
 from msm_jax import (
   checkpoint,
   input_pipeline,
-  loop,
   losses,
-  member,
   metrics,
   optim,
   packing,
@@ -34,6 +32,7 @@ from msm_jax.models import lora, transformer
 from msm_jax.models.attention import cudnn
 from msm_jax.models.config import Compute, LoraConfig, ModelConfig
 from msm_jax.packing import Piece
+from msm_jax.training import loop, member
 
 CFG = ModelConfig(
   vocab_size=64,

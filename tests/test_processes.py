@@ -209,7 +209,7 @@ def test_calls_end_where_a_checkpoint_is_wanted_whatever_was_done_before():
 
 
 def test_the_book_of_time_counts_restarts_and_updates_made_in_vain(tmp_path):
-  from msm_jax.goodput import Goodput
+  from msm_jax.training.goodput import Goodput
 
   first = Goodput(tmp_path)
   first.begin(0)

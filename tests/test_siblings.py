@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from msm_jax import population, run_config, siblings
 from msm_jax.errors import UserError
+from msm_jax.training import population, run_config, siblings
 
 
 def test_what_is_no_sibling_is_told_apart_by_what_differs(monkeypatch, capfd):

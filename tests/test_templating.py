@@ -9,8 +9,8 @@ import chat_templates
 import numpy as np
 import pytest
 
-from msm_jax import templating
 from msm_jax.errors import UserError
+from msm_jax.text import templating
 
 TALK = [{"role": "user", "content": "<b> caf\u00e9"}, {"role": "user", "content": "b"}]
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}

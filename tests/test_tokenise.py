@@ -6,8 +6,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, pre_tokenizers, trainers
 
-from msm_jax import encoders, pieces, records, tokenise, tokenizer
+from msm_jax import pieces, records, tokenise, tokenizer
 from msm_jax.errors import UserError
+from msm_jax.text import encoders
 
 TALK = [{"role": "user", "content": "a ?"}, {"role": "assistant", "content": "brie"}]
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from msm_jax import chat, encoders, sampling, tokenizer
+from msm_jax import chat, sampling, tokenizer
 from msm_jax.errors import UserError
+from msm_jax.text import encoders
 
 TINY_TEMPLATE = (
   "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} <|end|> {% endfor %}"

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from msm_jax import trackers
 from msm_jax.errors import UserError
+from msm_jax.training import trackers
 
 
 def about(run_dir, first_step: int = 0) -> trackers.About:

@@ -12,13 +12,11 @@ import pytest
 from msm_jax import (
   checkpoint,
   input_pipeline,
-  loop,
   losses,
   metrics,
   optim,
   packing,
   records,
-  run_config,
   sharding,
   train_state,
 )
@@ -27,6 +25,7 @@ from msm_jax.errors import Stopped, UserError
 from msm_jax.models import lora, transformer
 from msm_jax.models.config import LoraConfig, ModelConfig
 from msm_jax.packing import Piece
+from msm_jax.training import loop, run_config
 
 CFG = ModelConfig(
   vocab_size=64,

@@ -8,8 +8,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from msm_jax import chat, chat_template, records, tokenise, tokenizer
+from msm_jax import chat, records, tokenise, tokenizer
 from msm_jax.errors import UserError
+from msm_jax.text import chat_template
 
 STOPS = {
   "dated": "<|eot_id|>",

@@ -27,20 +27,17 @@ from absl import logging
 from msm_jax import (
   distributed,
   input_pipeline,
-  integrity,
-  liveness,
-  loop,
   metrics,
   optim,
   packing,
   records,
-  run_config,
   sharding,
   start,
   train,
 )
 from msm_jax.errors import Stopped, UserError
 from msm_jax.models.config import ModelConfig
+from msm_jax.training import integrity, liveness, loop, run_config
 
 MODEL = ModelConfig(
   vocab_size=64,

@@ -26,7 +26,11 @@ CLASSES = {
   "program": "program",
 }
 _CHOSEN = ("num_microbatches", "remat")
-_FEWER_BITS = {"float32": "bfloat16", "bfloat16": "int8", "int8": "nf4"}
+_FEWER_BITS = {
+  "float32": "'bfloat16'",
+  "bfloat16": "'int8' (pretrained, all stages 'lora')",
+  "int8": "'nf4'",
+}
 MODEL = "a roofline, not a measurement: real steps are slower"
 
 
@@ -123,7 +127,7 @@ def _way_out(fit: Fit) -> str:
   if case.trains_all:
     ways.append("adaptation='lora'")
   elif case.base_dtype in _FEWER_BITS:
-    ways.append(f"config.model.base_dtype={_FEWER_BITS[case.base_dtype]!r}")
+    ways.append(f"config.model.base_dtype={_FEWER_BITS[case.base_dtype]}")
   if case.cfg.dtype != "bfloat16":
     ways.append("config.model.dtype='bfloat16'")
   chunk_len = _chunk_len(case.config.seq_len)

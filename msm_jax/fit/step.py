@@ -16,7 +16,7 @@ from jax.sharding import AbstractMesh
 from msm_jax import optim, quantised, sharding, train, train_state
 from msm_jax.fit.case import Case
 from msm_jax.models import lora, transformer
-from msm_jax.population import Population
+from msm_jax.training.population import Population
 
 
 def lower(

@@ -12,11 +12,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msm_jax import records, tokenizer, tokenizer_files
+from msm_jax import records, tokenizer
 from msm_jax.errors import UserError
 from msm_jax.hf import config as hf_config
 from msm_jax.hf import links, tensor_files
 from msm_jax.hf.partial import written_whole as written_whole
+from msm_jax.text import tokenizer_files
 
 CARD_FILE = "README.md"
 _SAMPLE = 1 << 12  # bytes at either end of a tensor that a fingerprint looks at

@@ -19,7 +19,8 @@ import time
 from collections.abc import Iterator
 from types import TracebackType
 
-from msm_jax import distributed, exits, faults, liveness
+from msm_jax import distributed, exits, faults
+from msm_jax.training import liveness
 
 _LAST_WORDS_S = 10.0
 

@@ -5,7 +5,7 @@ import pathlib
 import jax
 
 from msm_jax import distributed, progress
-from msm_jax.run_config import ProfileConfig
+from msm_jax.training.run_config import ProfileConfig
 
 
 class Profile:

@@ -13,25 +13,18 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from msm_jax import (
-  distributed,
-  input_pipeline,
-  metrics,
-  optim,
-  progress,
-  trackers,
-  train,
-)
+from msm_jax import distributed, input_pipeline, metrics, optim, progress, train
 from msm_jax.checkpoint import Checkpointer
 from msm_jax.errors import UserError
-from msm_jax.goodput import Goodput
 from msm_jax.input_pipeline import RowSource
 from msm_jax.models import lora
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
-from msm_jax.run_config import RunConfig
 from msm_jax.train import Step, TrainConfig
 from msm_jax.train_state import TrainState
+from msm_jax.training import trackers
+from msm_jax.training.goodput import Goodput
+from msm_jax.training.run_config import RunConfig
 
 _OTHERS = (
   "; the other runs of its program ({}) go on by --config.run.population=1 with their "

@@ -15,13 +15,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msm_jax import template_worker
 from msm_jax.errors import UserError
+from msm_jax.text import template_worker
 
 _WALL_SECONDS = 300  # a worker that says nothing for so long is stuck, not slow
 _START = (
   "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-  "from msm_jax import template_worker; template_worker.main(float(sys.argv[2]))"
+  "from msm_jax.text import template_worker; template_worker.main(float(sys.argv[2]))"
 )
 
 

@@ -13,9 +13,10 @@ import os
 import pathlib
 from typing import Any
 
-from msm_jax import chat_template, records
-from msm_jax.encoders import AddedToken
+from msm_jax import records
 from msm_jax.errors import UserError
+from msm_jax.text import chat_template
+from msm_jax.text.encoders import AddedToken
 
 CONFIG_FILE = "tokenizer_config.json"
 JSON_FILE = "tokenizer.json"

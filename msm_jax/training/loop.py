@@ -16,19 +16,20 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
-from msm_jax import distributed, levers, progress, sharding, train_state
+from msm_jax import distributed, progress, sharding, train_state
 from msm_jax import metrics as metrics_lib
 from msm_jax import train as train_lib
-from msm_jax.ballot import Ballot
 from msm_jax.errors import Stopped
 from msm_jax.input_pipeline import RowSource
 from msm_jax.interrupt import StopRequest
-from msm_jax.member import Job, Member, Run
 from msm_jax.models.lora import Params
-from msm_jax.profiling import Profile
 from msm_jax.train import Step
 from msm_jax.train_state import TrainState
-from msm_jax.watchdog import Watchdog
+from msm_jax.training import levers
+from msm_jax.training.ballot import Ballot
+from msm_jax.training.member import Job, Member, Run
+from msm_jax.training.profiling import Profile
+from msm_jax.training.watchdog import Watchdog
 
 _SAID: set[tuple[str, ...]] = set()  # once per process, not per run
 

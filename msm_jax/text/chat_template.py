@@ -153,7 +153,7 @@ def check_thinking(template: str, thinking: str | None, where: str) -> None:
 def read(choice: str) -> str:
   """Returns a built-in template by its name, or the text of a .jinja file."""
   if choice in BUILT_IN:
-    folder = importlib.resources.files("msm_jax") / "templates"
+    folder = importlib.resources.files("msm_jax.text") / "templates"
     return (folder / f"{choice}.jinja").read_text("utf-8")
   path = pathlib.Path(choice)
   if path.suffix != ".jinja" or not path.is_file():
