@@ -112,15 +112,16 @@ def train() -> None:
 
 def evaluate() -> None:
   """Evaluates every arm and seed."""
-  from msm_jax import workers
+  from msm_jax import evaluation, workers
 
   experiment, seeds = _experiment(), _seeds()
   arms = experiment.named_arms(FLAGS.arm)
-  study = _study(experiment)
-  if not any(study.missing(arm, seed) for arm in arms for seed in seeds):
+  found = evaluation.Evaluation(experiment, _workdir())
+  if not any([found.missing(arm, seed) for arm in arms for seed in seeds]):
     return progress.say("evaluate: done")
-  if not workers.deal("evaluate", seeds, experiment.num_workers):
-    study.evaluate_all(seeds, arms)
+  unasked = any([found.unasked(arm, seed) for arm in arms for seed in seeds])
+  if unasked and not workers.deal("evaluate", seeds, experiment.num_workers):
+    found.ask_all(seeds, arms)
 
 
 def report() -> None:

@@ -186,6 +186,12 @@ def stop_id(tokenizer: Tokenizer) -> int:
   return int(encoding.ids[np.flatnonzero(encoding.starts < answers[-1].end)[-1]])
 
 
+def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+  """Returns the tokens that end an answer: the template's and the tokenizer's own."""
+  found = [] if tokenizer.chat_template is None else [stop_id(tokenizer)]
+  return tuple(dict.fromkeys([*found, tokenizer.eos_id]))
+
+
 def default_system_prompt(tokenizer: Tokenizer) -> str | None:
   """Returns the system prompt that a conversation without one gets, None for none."""
   question = {"role": "user", "content": "\ue0f3"}

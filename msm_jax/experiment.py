@@ -12,6 +12,7 @@ from msm_jax import chat_setup, origin, quantised
 from msm_jax import fields as fields_lib
 from msm_jax import stages as stages_lib
 from msm_jax.errors import UserError
+from msm_jax.evals.kinds import KINDS
 from msm_jax.mixture import DataConfig
 from msm_jax.origin import ModelSettings
 from msm_jax.stages import StageConfig
@@ -19,26 +20,6 @@ from msm_jax.training import run_config
 from msm_jax.training.run_config import RunConfig
 
 CONTROLS = "a result without its controls is not one"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HeldoutConfig:
-  """Loss and bits per byte on a corpus (`evals/heldout.py`)."""
-
-  corpus: str
-  max_items: int | None
-  seq_len: int
-  batch_size: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PreferenceConfig(HeldoutConfig):
-  """Forced choice on pairs (`evals/preference.py`)."""
-
-  max_new_tokens: int
-
-
-EVALUATIONS = {"heldout": HeldoutConfig, "preference": PreferenceConfig}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,20 +148,28 @@ def _check_seeds(seeds) -> None:
     raise UserError(f"config.seeds {tuple(seeds)} must be distinct and at least one")
 
 
+def eval_config(name: str, value: Mapping[str, Any]) -> Any:
+  """Returns the fields of `config.evals.<name>` as its kind has them."""
+  fields = {key: field for key, field in value.items() if key != "type"}
+  return fields_lib.build(KINDS[value["type"]].config, fields, f"config.evals.{name}")
+
+
 def _check_evals(config) -> None:
   for name, value in config["evals"].items():
     where = f"config.evals.{name}"
     kind = value.get("type")
-    if kind not in EVALUATIONS:
-      raise UserError(f"{where}.type {kind!r} is not one of {sorted(EVALUATIONS)}")
-    fields_lib.build(
-      EVALUATIONS[kind], {k: v for k, v in value.items() if k != "type"}, where
-    )
-    if value["corpus"] not in config["corpora"]:
+    if kind not in KINDS:
+      raise UserError(f"{where}.type {kind!r} is not one of {sorted(KINDS)}")
+    built = eval_config(name, value)
+    if "corpus" in value and value["corpus"] not in config["corpora"]:
       raise UserError(
         f"{where}.corpus is {value['corpus']!r}, config.corpora has "
         f"{sorted(config['corpora'])}"
       )
+    if KINDS[kind].check is not None:
+      KINDS[kind].check(built, where)
+    if KINDS[kind].grade is not None and config.get("judge") is None:
+      raise UserError(f"{where} needs a grader: set config.judge")
     if "." in name or "/" in name:
       raise UserError(f"{where}: no '.' or '/' in the name of an evaluation")
   for arm in config["arms"]:

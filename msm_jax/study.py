@@ -1,4 +1,4 @@
-"""The tree of stages, arms and seeds: train what is missing, evaluate what is missing.
+"""The tree of stages and seeds: train what is missing.
 
 Arms that share their first stages share those runs (`runs.py` says where they lie and
 how parameters travel along a path). A run that was interrupted goes on from its newest
@@ -6,13 +6,11 @@ checkpoint. The optimizer is fresh in every stage unless that says otherwise. Wh
 pays, runs of the same shapes are trained as one program (`training/siblings.py`).
 """
 
-import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -27,19 +25,16 @@ from msm_jax import (
   train,
 )
 from msm_jax.errors import UserError
-from msm_jax.evals import heldout, preference
 from msm_jax.experiment import StageConfig
 from msm_jax.models.lora import Params
 from msm_jax.runs import DONE, Path, Runs
-from msm_jax.start import Weights
 from msm_jax.train import TrainConfig
 from msm_jax.training import levers, loop, siblings
 from msm_jax.training.siblings import Task
-from msm_jax.training.watchdog import Watchdog
 
 
 class Study(Runs):
-  """An experiment in a workdir, on a mesh: trains its runs and evaluates them."""
+  """An experiment in a workdir, on a mesh: trains its runs."""
 
   def train(self, path: Path, seed: int) -> None:
     """Trains the last stage of `path`, or says nothing when that is done."""
@@ -212,93 +207,6 @@ class Study(Runs):
     manifest = prepare.read_rows_manifest(self.workdir, name)
     config = _train_config(self.experiment.stages[name], manifest["num_train_steps"])
     train.check(config, self.mesh, f"config.stages.{name}")
-
-  def eval_path(self, name: str, arm: str, seed: int) -> pathlib.Path:
-    """Returns where the answers of one evaluation of an arm and seed lie."""
-    return self.workdir / "evals" / f"{name}.{arm}.seed{seed}.jsonl"
-
-  def evaluate_all(
-    self, seeds: Sequence[int], arms: Iterable[str] | None = None
-  ) -> None:
-    """Runs the evaluations that are missing; an arm that is not trained is an error."""
-    arms = self.experiment.arms if arms is None else arms
-    with self._watched():
-      self._evaluate_all(seeds, arms)
-
-  @contextlib.contextmanager
-  def _watched(self) -> Iterator[None]:
-    """Ends this process within its block when another one is lost."""
-    watchdog = Watchdog(
-      self.workdir,
-      step_deadline_s=None,
-      process_deadline_s=self.experiment.run.process_deadline_s,
-    )
-    with watchdog, watchdog.guard():
-      yield
-
-  def _evaluate_all(self, seeds: Sequence[int], arms: Iterable[str]) -> None:
-    todo = [(seed, arm) for seed in seeds for arm in arms if self.missing(arm, seed)]
-    with progress.Progress("evaluate", len(todo), "model") as bar:
-      for seed, arm in todo:
-        weights = self.weights(self.experiment.arms[arm], seed)
-        for name in self.missing(arm, seed):
-          self._evaluate(name, arm, seed, weights)
-        bar.advance()
-
-  def missing(self, arm: str, seed: int) -> list[str]:
-    """Returns the evaluations of an arm and seed that are not there yet.
-
-    Raises:
-      UserError: answers are there that another model, set or setting gave.
-    """
-    absent = []
-    for name in self.experiment.evals:
-      path = self.eval_path(name, arm, seed)
-      if not path.exists():
-        absent.append(name)
-        continue
-      with path.open(encoding="utf-8") as file:
-        first = json.loads(file.readline() or "{}")
-      if first.get("identity") != self._identity(name, arm, seed):
-        raise UserError(
-          f"{path} holds the answers of another run (other weights, items or "
-          "settings): delete it to evaluate again, or use another --workdir"
-        )
-    return absent
-
-  def _identity(self, name: str, arm: str, seed: int) -> str:
-    """Returns what answers depend on, as a digest that each of them carries."""
-    path, settings = self.experiment.arm_path(arm), self.experiment.evals[name]
-    items = records.read_manifest(prepare.corpus_dir(self.workdir, settings["corpus"]))
-    meta = self.meta(path, seed)
-    shards = [shard["sha256"] for shard in items["shards"]]
-    found = [meta, settings, shards, self.tokenizer.sha256()]
-    return records.sha256_json(found)[:16]
-
-  def _evaluate(self, name: str, arm: str, seed: int, weights: Weights) -> None:
-    settings = dict(self.experiment.evals[name])
-    kind = settings.pop("type")
-    items = _items(self.workdir, settings.pop("corpus"), settings.pop("max_items"))
-    with jax.set_mesh(self.mesh):
-      answers = EVALUATIONS[kind](
-        weights.params, weights.cfg, self.tokenizer, items, evaluation=name, **settings
-      )
-      stamp = {"arm": arm, "seed": seed, "identity": self._identity(name, arm, seed)}
-      lines = [json.dumps({**stamp, **answer}) for answer in answers]
-    data = "".join(line + "\n" for line in lines)
-    with distributed.together():  # nobody looks for it before it is there
-      if distributed.is_first():
-        records.write_file(self.eval_path(name, arm, seed), data.encode("utf-8"))
-
-
-EVALUATIONS = {"preference": preference.evaluate, "heldout": heldout.evaluate}
-
-
-def _items(workdir: pathlib.Path, corpus: str, max_items: int | None) -> list[dict]:
-  """Returns the items, at most `max_items` of them, evenly taken from the whole set."""
-  items = list(records.read_dataset(prepare.corpus_dir(workdir, corpus)))
-  count = len(items) if max_items is None else min(max_items, len(items))
-  return [items[i * len(items) // count] for i in range(count)]
 
 
 def _rows(workdir: pathlib.Path, stage: str, seed: int) -> input_pipeline.RowSource:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import small_study
 
-from msm_jax import experiment, prepare, records, study
+from msm_jax import evaluation, experiment, prepare, records, study
 from msm_jax.errors import UserError
 from msm_jax.hf import load
 
@@ -111,11 +111,11 @@ def test_answers_belong_to_a_chat_template(tree, tmp_path):
     }
   }
   shutil.copytree(tree.workdir, tmp_path / "w")
-  found = study.Study(experiment.parse(config), tmp_path / "w")
-  found.evaluate_all([0], ["base"])
+  found = evaluation.Evaluation(experiment.parse(config), tmp_path / "w")
+  found.ask_all([0], ["base"])
   assert found.missing("base", 0) == []
   template = tmp_path / "w" / "tokenizer" / "chat_template.jinja"
   template.write_text(template.read_text() + " ")
-  again = study.Study(experiment.parse(config), tmp_path / "w")
+  again = evaluation.Evaluation(experiment.parse(config), tmp_path / "w")
   with pytest.raises(UserError, match="answers of another run"):
     again.missing("base", 0)

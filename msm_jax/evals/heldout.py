@@ -3,47 +3,49 @@
 Bits per byte do not depend on the tokenizer: nats of a document / ln 2 / its bytes.
 """
 
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msm_jax import chat, tokenise
-from msm_jax.evals import scoring
-from msm_jax.models.config import ModelConfig
-from msm_jax.models.lora import Params
+from msm_jax.evals.exam import Exam
 from msm_jax.tokenizer import Tokenizer
 
 
-def evaluate(
-  params: Params,
-  cfg: ModelConfig,
-  tokenizer: Tokenizer,
-  items: Sequence[Mapping[str, Any]],
-  *,
-  evaluation: str,
-  seq_len: int,
-  batch_size: int,
-) -> Iterator[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldoutConfig:
+  """Loss and bits per byte on a corpus; `max_items` of it, None for all."""
+
+  corpus: str
+  max_items: int | None
+  seq_len: int
+  batch_size: int
+
+
+def ask(exam: Exam) -> Iterator[dict[str, Any]]:
   """Yields one line per held-out record, all of its tokens scored."""
-  pieces = [tokenise.encode_record(item, tokenizer, train_on="all") for item in items]
+  items, seq_len = exam.items, exam.config.seq_len
+  encode = tokenise.encode_record
+  pieces = [encode(item, exam.tokenizer, train_on="all") for item in items]
   kept = [i for i, piece in enumerate(pieces) if 0 < piece.num_slots <= seq_len]
-  sums = scoring.piece_nll(
-    params, cfg, [pieces[i] for i in kept], seq_len=seq_len, batch_size=batch_size
+  sums = exam.log_probs(
+    [pieces[i] for i in kept], seq_len=seq_len, batch_size=exam.config.batch_size
   )
   scored = dict(zip(kept, sums, strict=True))
   for i, item in enumerate(items):
     if i not in scored:  # never scored as anything
       missing = {"loss": None, "bits_per_byte": None}
-      yield {"id": item["id"], "evaluation": evaluation, "scores": missing}
+      yield {"id": item["id"], "evaluation": exam.name, "scores": missing}
       continue
-    nll, num_tokens = map(float, scored[i])
-    num_bytes = len(_text(item, tokenizer).encode("utf-8"))
+    log_prob, num_tokens = map(float, scored[i])
+    num_bytes = len(_text(item, exam.tokenizer).encode("utf-8"))
     yield {
       "id": item["id"],
-      "evaluation": evaluation,
+      "evaluation": exam.name,
       "scores": {
-        "loss": nll / num_tokens,
-        "bits_per_byte": nll / math.log(2) / num_bytes,
+        "loss": -log_prob / num_tokens,
+        "bits_per_byte": -log_prob / math.log(2) / num_bytes,
       },
       "weights": {"loss": num_tokens, "bits_per_byte": num_bytes},
     }

@@ -13,56 +13,54 @@ What is counted follows from the options' tags: where exactly one is affordable,
 cannot be scored is null, never a 0.
 """
 
+import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from msm_jax import chat, sampling
+from msm_jax import chat
 from msm_jax.errors import UserError
-from msm_jax.evals import scoring
-from msm_jax.models.config import ModelConfig
-from msm_jax.models.lora import Params
+from msm_jax.evals.exam import Exam, Question
+from msm_jax.evals.subject import Completion, Sampling
 from msm_jax.packing import Piece
-from msm_jax.sampling import SamplingConfig
-from msm_jax.tokenizer import Tokenizer
 
 TAGS = ("affordable", "american")
 
 
-def evaluate(
-  params: Params,
-  cfg: ModelConfig,
-  tokenizer: Tokenizer,
-  items: Sequence[Mapping[str, Any]],
-  *,
-  evaluation: str,
-  seq_len: int,
-  batch_size: int,
-  max_new_tokens: int,
-) -> Iterator[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreferenceConfig:
+  """Forced choice on pairs, `max_items` of a corpus (None: all of it)."""
+
+  corpus: str
+  max_items: int | None
+  seq_len: int
+  batch_size: int
+  max_new_tokens: int
+
+
+def ask(exam: Exam) -> Iterator[dict[str, Any]]:
   """Yields one line per prompt: both scorers, the answer as given, the log-probs.
 
   The evaluation of a line is `<evaluation>/<category>` for test items and
   `<evaluation>_dev/<category>` for development items.
   """
-  _check(items)
-  logprobs = _option_logprobs(params, cfg, tokenizer, items, seq_len, batch_size)
-  completions = _completions(params, cfg, tokenizer, items, batch_size, max_new_tokens)
-  for item, pair, completion in zip(items, logprobs, completions, strict=True):
-    answer = chat.spoken(tokenizer, completion)  # reasoning is kept, not scored
-    parsed = parse_choice(answer, [option["text"] for option in item["options"]])
+  _check(exam.items)
+  logprobs, completions = _option_logprobs(exam), _completions(exam)
+  for item, pair, completion in zip(exam.items, logprobs, completions, strict=True):
+    options = [option["text"] for option in item["options"]]
+    parsed = parse_choice(completion.text, options)
     split = "" if item["split"] == "test" else "_dev"
     yield {
       "id": item["id"],
-      "evaluation": f"{evaluation}{split}/{item['category']}",
+      "evaluation": f"{exam.name}{split}/{item['category']}",
       "domain": item["domain"],
       "order": item["order"],
       "prompt": item["messages"][-1]["content"],
-      "options": [option["text"] for option in item["options"]],
-      "completion": completion,
+      "options": options,
+      "completion": completion.text,
       "parsed": None if parsed is None else item["options"][parsed]["text"],
       "logprobs": [round(value, 6) for value in pair],
       "scores": _scores(item["options"], pair, parsed),
@@ -99,37 +97,27 @@ def _scores(options, pair, parsed) -> dict[str, float | None]:
   return scores
 
 
-def _option_logprobs(params, cfg, tokenizer, items, seq_len, batch_size):
+def _option_logprobs(exam: Exam) -> list[list[float]]:
   """Returns the mean log-prob per token of both options of every item."""
   pieces = []
-  for item in items:
+  for item in exam.items:
     for option in item["options"]:
-      ids, mask = chat.encode_answer(tokenizer, item["messages"], option["text"])
+      ids, mask = chat.encode_answer(exam.tokenizer, item["messages"], option["text"])
       pieces.append(Piece(ids, mask.astype(np.float32)))
-  longest = max(piece.num_slots for piece in pieces)
-  if longest > seq_len:
-    raise UserError(
-      f"an evaluation prompt has {longest} tokens, config.evals' seq_len is {seq_len}: "
-      "raise it"
-    )
-  sums = scoring.piece_nll(params, cfg, pieces, seq_len=seq_len, batch_size=batch_size)
-  means = -sums[:, 0] / sums[:, 1]
-  return means.reshape(-1, 2).tolist()
+  config = exam.config
+  sums = exam.log_probs(pieces, seq_len=config.seq_len, batch_size=config.batch_size)
+  return (sums[:, 0] / sums[:, 1]).reshape(-1, 2).tolist()
 
 
-def _completions(params, cfg, tokenizer, items, batch_size, max_new_tokens):
-  prompts = [chat.encode_prompt(tokenizer, item["messages"]) for item in items]
-  completions = sampling.complete(
-    params,
-    cfg,
-    prompts,
-    SamplingConfig(
-      max_new_tokens=max_new_tokens,
-      stop_ids=(chat.stop_id(tokenizer), tokenizer.eos_id),
-      batch_size=batch_size,
-    ),
+def _completions(exam: Exam) -> list[Completion]:
+  questions = [
+    Question(id=item["id"], messages=item["messages"]) for item in exam.items
+  ]
+  config = exam.config
+  return exam.complete(
+    questions,
+    Sampling(max_new_tokens=config.max_new_tokens, batch_size=config.batch_size),
   )
-  return [tokenizer.decode(ids).strip() for ids in completions]
 
 
 def _check(items) -> None:

@@ -1,0 +1,59 @@
+"""A checkpoint of ours as the subject of evaluations."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from msm_jax import chat, sampling
+from msm_jax.evals import scoring
+from msm_jax.evals.subject import LENGTH, STOP, Completion, Sampling
+from msm_jax.models.config import ModelConfig
+from msm_jax.models.lora import Params
+from msm_jax.packing import Piece
+from msm_jax.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Parameters on a mesh, adapters beside the base; asked within `jax.set_mesh`."""
+
+  params: Params
+  cfg: ModelConfig
+  tokenizer: Tokenizer
+
+  @property
+  def context_len(self) -> int:
+    """The context that the model was made for."""
+    return self.cfg.max_seq_len
+
+  def complete(
+    self, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling_: Sampling
+  ) -> Iterator[tuple[int, Completion]]:
+    """See `Subject`."""
+    config = sampling.SamplingConfig(
+      max_new_tokens=sampling_.max_new_tokens,
+      stop_ids=chat.stop_ids(self.tokenizer),
+      temperature=sampling_.temperature,
+      batch_size=sampling_.batch_size,
+    )
+    done = sampling.complete(self.params, self.cfg, prompts, config)
+    for i, ids in enumerate(done):
+      finish = LENGTH if len(ids) == sampling_.max_new_tokens else STOP
+      yield i, self._read(ids, finish)
+
+  def _read(self, ids: np.ndarray, finish: str) -> Completion:
+    whole = self.tokenizer.decode(ids).strip()
+    text = chat.spoken(self.tokenizer, whole)  # reasoning is kept, not scored
+    reasoning = whole[: len(whole) - len(text)] if text != whole else ""
+    return Completion(
+      text=text, reasoning=reasoning.strip(), finish=finish, num_tokens=len(ids)
+    )
+
+  def nll(
+    self, pieces: Sequence[Piece], *, seq_len: int, batch_size: int
+  ) -> np.ndarray:
+    """See `Subject`."""
+    return scoring.piece_nll(
+      self.params, self.cfg, pieces, seq_len=seq_len, batch_size=batch_size
+    )
