@@ -13,6 +13,7 @@ An error on one process would leave the others waiting in the next collective fo
 so work that all do together ends with `together`: either all go on or all raise.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -83,17 +84,26 @@ def shutdown() -> None:
 
 
 def leave(code: int, timeout_s: float = 5.0) -> NoReturn:
-  """Ends this process with `code`; one that failed does not wait for the others.
+  """Ends this process with `code`; one that failed waits for nothing.
 
-  They may not have failed, and then would never come to the barrier at the end.
+  The other processes may not have failed, and then would never come to the barrier at
+  the end; and threads of a save that failed wait for minutes for one another.
   """
-  if code and num_processes() > 1:
-    farewell = threading.Thread(target=shutdown, daemon=True)
-    farewell.start()
-    farewell.join(timeout_s)
-    sys.stderr.flush()
-    os._exit(code)
-  sys.exit(code)
+  if not code:
+    sys.exit(code)
+  farewell = threading.Thread(target=_say_farewell, daemon=True)
+  farewell.start()
+  farewell.join(timeout_s)
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads any more
+      stream.flush()
+  os._exit(code)
+
+
+def _say_farewell() -> None:
+  """Does what the end of a process does, but for waiting for threads."""
+  shutdown()
+  atexit._run_exitfuncs()
 
 
 def num_processes() -> int:

@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, strict ranks, no network, nothing to say on stderr."""
 
+import faulthandler
 import os
 import socket
 import tempfile
@@ -32,3 +33,8 @@ def _no_network(monkeypatch):
     return connect(self, address)
 
   monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def pytest_unconfigure():
+  """Names the thread that keeps the process from ending, instead of hanging."""
+  faulthandler.dump_traceback_later(60, exit=True)

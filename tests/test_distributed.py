@@ -1,4 +1,8 @@
+import pathlib
 import socket
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -79,3 +83,21 @@ def test_a_first_process_that_does_not_answer_is_named(monkeypatch):
       monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=rf"{address}: process 0 did not answer"):
       distributed.initialize(timeout_s=0.2)
+
+
+def test_a_command_that_failed_ends_though_a_thread_waits_and_says_goodbye():
+  text = """
+    import atexit, threading, time
+    from msm_jax import distributed
+    atexit.register(print, "goodbye")
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    distributed.leave(75)
+  """
+  done = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(text)],
+    cwd=pathlib.Path(__file__).parent.parent,
+    capture_output=True,
+    text=True,
+    timeout=30,
+  )
+  assert (done.returncode, done.stdout) == (75, "goodbye\n")
