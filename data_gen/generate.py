@@ -8,16 +8,15 @@ The shards are compiled from the ledger in the order of the plan: the same answe
 the same bytes, whatever happened on the way.
 """
 
-import asyncio
 import contextlib
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from data_gen import clients, compiling, resolving, running, settings
+from data_gen import compiling, resolving, running, settings, spending
 from data_gen import spec as specs
-from data_gen.engine import ledger, pricing, scheduler
+from data_gen.engine import ledger, scheduler
 from data_gen.importing import corpus as importing
 from data_gen.settings import Job
 from msm_jax import errors, progress, records
@@ -33,7 +32,7 @@ __all__ = [
   "say_empty_sections",
 ]
 
-LEDGER = "ledger.jsonl"
+LEDGER = spending.LEDGER
 # Kinds that come of nothing but settings and files: nobody is asked.
 FREE = (settings.ImportCorpus, settings.WorldCorpus, settings.PairsCorpus)
 
@@ -130,14 +129,7 @@ def check_clients(job: Job, waiting: list[str]) -> None:
   kinds = [job.corpora[name] for name in waiting]
   roles = {role for corpus in kinds for role in getattr(corpus, "roles", ())}
   for role in sorted(roles, reverse=True):
-    client, where = getattr(job, role), f"config.{role}"
-    made = clients.make(client, where)
-    asyncio.run(made.close())
-    if job.max_dollars is not None and pricing.price_of(client) is None:
-      raise errors.UserError(
-        f"config.budget.max_dollars is set and the price of {where}.model="
-        f"{client.model!r} is not known: set {where}.prices, or max_dollars=None"
-      )
+    spending.check_client(getattr(job, role), f"config.{role}", job.max_dollars)
 
 
 def say_empty_sections(job: Job, waiting: list[str]) -> None:
@@ -202,21 +194,5 @@ def budget_for(
   job: Job, root: pathlib.Path, name: str, totals: ledger.Totals
 ) -> scheduler.Budget:
   """Returns what may be spent on a corpus, whose own ledger adds up to `totals`."""
-  spent, unknown = _spent(job, root, name)
-  return scheduler.Budget(
-    job.max_dollars, spent + totals.spent, unknown + totals.unknown_at_most
-  )
-
-
-def _spent(job: Job, root: pathlib.Path, but: str) -> tuple[float, float]:
-  """Returns the dollars that the other corpora have cost, and may have beside that.
-
-  Only a budget needs to know.
-  """
-  if job.max_dollars is None:
-    return 0.0, 0.0
-  # Also those that the config no longer has: the budget is of the workdir.
-  ours = (root / but / LEDGER, root / f"{but}.partial" / LEDGER)
-  places = [path for path in sorted(root.glob(f"*/{LEDGER}")) if path not in ours]
-  totals = [ledger.totals_in(path) for path in places]
-  return sum(t.spent for t in totals), sum(t.unknown_at_most for t in totals)
+  own = (root / name / LEDGER, ledger_of(root, name))
+  return spending.budget_for(job.max_dollars, root.parent, own, totals)

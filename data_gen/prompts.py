@@ -9,12 +9,13 @@ upper part goes out as the system instruction, so that providers can cache it.
 import functools
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msm_jax import records
 
-_DIRECTORY = pathlib.Path(__file__).parent / "prompts"
+# The templates of the chains; graders of evaluations have a directory of their own.
+DIRECTORY = pathlib.Path(__file__).parent / "prompts"
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 _DIVIDER = "\n=====\n"
 
@@ -79,12 +80,15 @@ SCHEMAS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def render(stage: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+def render(
+  stage: str, fields: Mapping[str, Any], directory: pathlib.Path = DIRECTORY
+) -> tuple[str, str]:
   """Returns (system, prompt) of one request.
 
   Args:
     stage: name of the stage; `reasons` in `fields` chooses between its two templates.
     fields: text, numbers, lists of text, or lists of maps (written as bullets).
+    directory: where the templates lie.
 
   Raises:
     ValueError: the template needs a field that is missing, or has no place for one.
@@ -92,8 +96,8 @@ def render(stage: str, fields: Mapping[str, Any]) -> tuple[str, str]:
   fields = dict(fields)
   reasons = fields.pop("reasons", None)
   name = _template_name(stage, reasons)
-  system, prompt = _parts(name)
-  wanted = fields_of(stage, reasons)
+  system, prompt = _parts(name, directory)
+  wanted = fields_of(stage, reasons, directory)
   if missing := sorted(wanted - set(fields)):
     raise ValueError(f"prompts/{name}.txt needs the missing fields {missing}")
   if unused := sorted(set(fields) - wanted):
@@ -105,21 +109,24 @@ def render(stage: str, fields: Mapping[str, Any]) -> tuple[str, str]:
   )
 
 
-def fields_of(stage: str, reasons: bool | None = None) -> set[str]:
+def fields_of(
+  stage: str, reasons: bool | None = None, directory: pathlib.Path = DIRECTORY
+) -> set[str]:
   """Returns the names of the fields that a template needs."""
-  return set(_FIELD.findall("\n".join(_parts(_template_name(stage, reasons)))))
+  parts = _parts(_template_name(stage, reasons), directory)
+  return set(_FIELD.findall("\n".join(parts)))
 
 
-def sha256(stages: tuple[str, ...]) -> str:
+def sha256(stages: Sequence[str], directory: pathlib.Path = DIRECTORY) -> str:
   """Returns the hash of all templates that `stages` use, and of what goes with them."""
   paths = [
     path
     for stage in stages
-    for path in sorted(_DIRECTORY.glob("*.txt"))
+    for path in sorted(directory.glob("*.txt"))
     if path.stem in (stage, *(_template_name(stage, r) for r in (True, False)))
   ]
   if any("{guidance}" in path.read_text("utf-8") for path in paths):
-    paths.append(_DIRECTORY / "people.json")
+    paths.append(directory / "people.json")
   return records.sha256_json({path.name: path.read_text("utf-8") for path in paths})
 
 
@@ -130,8 +137,8 @@ def _template_name(stage: str, reasons: bool | None) -> str:
 
 
 @functools.cache
-def _parts(name: str) -> tuple[str, str]:
-  text = (_DIRECTORY / f"{name}.txt").read_text("utf-8")
+def _parts(name: str, directory: pathlib.Path) -> tuple[str, str]:
+  text = (directory / f"{name}.txt").read_text("utf-8")
   system, divider, prompt = text.partition(_DIVIDER)
   if not divider:
     raise ValueError(f"prompts/{name}.txt has no line '====='")

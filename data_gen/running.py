@@ -1,4 +1,4 @@
-"""Runs one chain: clients, schedulers, the event loop; Ctrl-C ends it well.
+"""Runs whoever asks: clients, schedulers, the event loop; Ctrl-C ends it well.
 
 The first Ctrl-C or SIGTERM lets the requests in flight finish, so that nothing that is
 paid is lost; the second one ends the run at once.
@@ -10,9 +10,18 @@ import dataclasses
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import (
+  AsyncIterator,
+  Callable,
+  Coroutine,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
+from typing import Any, TypeVar
 
-from data_gen import chains, clients, settings
+from data_gen import chains, clients, prompts, settings
 from data_gen.chains import Chain
 from data_gen.clients import protocol
 from data_gen.clients import settings as client_settings
@@ -20,6 +29,8 @@ from data_gen.engine import ledger, pricing, scheduler
 from data_gen.engine.pace import Pace
 from data_gen.teacher import Teacher
 from msm_jax import errors, progress
+
+T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _INTERRUPTED = "interrupted: run again to go on; the answers so far are kept"
@@ -41,10 +52,8 @@ def run(
     budget: what may be spent.
     root: where the finished corpora lie.
   """
-  try:
-    return asyncio.run(_run(job, name, book, budget, root))
-  except asyncio.CancelledError:
-    raise errors.Stopped(_INTERRUPTED) from None
+  with asyncio.Runner() as runner:
+    return complete(runner, _run(job, name, book, budget, root))
 
 
 async def _run(
@@ -55,22 +64,49 @@ async def _run(
   root: pathlib.Path,
 ) -> Chain:
   corpus = job.corpora[name]
+  clients_ = {role: getattr(job, role) for role in corpus.roles}
+  async with answering(clients_, book, budget, corpus.stages) as teachers:
+    chain = chains.make(job, name, teachers, root)
+    with interruptible(teachers.values()):
+      await chain.run()
+  return chain
+
+
+def complete(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T:
+  """Returns what `work` comes to; a `Stopped` where it was ended by signals."""
+  try:
+    return runner.run(work)
+  except asyncio.CancelledError:
+    raise errors.Stopped(_INTERRUPTED) from None
+
+
+@contextlib.asynccontextmanager
+async def answering(
+  asked: Mapping[str, settings.ClientSettings],
+  book: ledger.Ledger,
+  budget: scheduler.Budget,
+  stages: Sequence[str] = (),
+  directory: pathlib.Path = prompts.DIRECTORY,
+) -> AsyncIterator[dict[str, Teacher]]:
+  """Yields somebody who asks for each role; they share ledger and budget.
+
+  Args:
+    asked: role -> who answers.
+    book: the ledger.
+    budget: what may be spent.
+    stages: what will be asked; see `clients.make`.
+    directory: of the templates.
+  """
   paces: dict[str, Pace] = {}
-  senders: list[scheduler.Scheduler] = []
-  answering: dict[str, Teacher] = {}
+  found: dict[str, Teacher] = {}
   async with contextlib.AsyncExitStack() as stack:
-    for role in corpus.roles:
-      client = getattr(job, role)
-      made = clients.make(client, f"config.{role}", corpus.stages)
+    for role, client in asked.items():
+      made = clients.make(client, f"config.{role}", stages)
       sender = _scheduler(made, client, book, budget, paces)
       stack.callback(sender.enter_costs)  # what the caches cost to their end
       stack.push_async_callback(made.close)
-      senders.append(sender)
-      answering[role] = Teacher(sender, client)
-    chain = chains.make(job, name, answering, root)
-    with _interruptible(senders):
-      await chain.run()
-  return chain
+      found[role] = Teacher(sender, client, directory)
+    yield found
 
 
 def _scheduler(
@@ -110,7 +146,7 @@ def _limits(client: settings.ClientSettings) -> scheduler.Limits:
 
 
 @contextlib.contextmanager
-def _interruptible(senders: list[scheduler.Scheduler]) -> Iterator[None]:
+def interruptible(teachers: Iterable[Teacher]) -> Iterator[None]:
   """Turns the first signal into a clean stop and the second into a quick one."""
   if threading.current_thread() is not threading.main_thread():
     yield
@@ -118,7 +154,7 @@ def _interruptible(senders: list[scheduler.Scheduler]) -> Iterator[None]:
   loop = asyncio.get_running_loop()
   before = {number: signal.getsignal(number) for number in _SIGNALS}
   for number in _SIGNALS:
-    loop.add_signal_handler(number, _stopper(senders, asyncio.current_task()))
+    loop.add_signal_handler(number, _stopper(list(teachers), asyncio.current_task()))
   try:
     yield
   finally:
@@ -128,7 +164,7 @@ def _interruptible(senders: list[scheduler.Scheduler]) -> Iterator[None]:
 
 
 def _stopper(
-  senders: list[scheduler.Scheduler], task: asyncio.Task[Chain]
+  teachers: Sequence[Teacher], task: asyncio.Task[Any]
 ) -> Callable[[], None]:
   stopped = False
 
@@ -139,7 +175,7 @@ def _stopper(
       return
     stopped = True
     progress.say("finishing the requests in flight; press Ctrl-C again to end at once")
-    for sender in senders:
-      sender.stop(errors.Stopped(_INTERRUPTED))
+    for teacher in teachers:
+      teacher.stop(errors.Stopped(_INTERRUPTED))
 
   return stop

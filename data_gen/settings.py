@@ -37,6 +37,7 @@ __all__ = [
   "StrippedCorpus",
   "WorldCorpus",
   "check",
+  "check_client",
   "corpus",
   "job",
   "order",
@@ -110,14 +111,19 @@ def check(job: Job) -> None:
     _check_sources(f"config.corpora.{name}", corpus, job)
   for where, client in (("config.teacher", job.teacher), ("config.judge", job.judge)):
     if client is not None:
-      checks.counts(where, client)
-      checks.number(f"{where}.timeout_s", client.timeout_s, above=0)
-      checks.number(f"{where}.temperature", client.temperature)
-      client_settings.check(where, client)
+      check_client(where, client)
   if job.max_dollars is not None:
     checks.number("config.budget.max_dollars", job.max_dollars)
   _check_pilot(job.pilot)
   corpora.order(job.corpora)
+
+
+def check_client(where: str, client: ClientSettings) -> None:
+  """Raises a `UserError` for settings of a client that cannot work."""
+  checks.counts(where, client)
+  checks.number(f"{where}.timeout_s", client.timeout_s, above=0)
+  checks.number(f"{where}.temperature", client.temperature)
+  client_settings.check(where, client)
 
 
 def _check_pilot(pilot: Any) -> None:

@@ -1,7 +1,6 @@
 """A teacher (or judge): stages in, requests out, answers parsed."""
 
-import json
-import re
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,20 +8,28 @@ from data_gen import prompts, settings
 from data_gen.clients import protocol
 from data_gen.engine import ledger, scheduler, tally
 from data_gen.engine.entries import failure_of
-from msm_jax import progress
+from msm_jax import json_text, progress
 
 # An answer that cannot be parsed is asked for again, as another sample of the prompt.
-_PARSE_ATTEMPTS = 3
+PARSE_ATTEMPTS = 3
 _MAX_SYSTEMS = 64
-_OPENING = re.compile(r"[\[{]")
+
+parse_json = json_text.find
 
 
 class Teacher:
-  """Asks the stages of a chain."""
+  """Asks the stages of a chain, or those whose templates lie in another directory."""
 
-  def __init__(self, sender: scheduler.Scheduler, client: settings.ClientSettings):
+  def __init__(
+    self,
+    sender: scheduler.Scheduler,
+    client: settings.ClientSettings,
+    directory: pathlib.Path = prompts.DIRECTORY,
+  ):
     self._scheduler = sender
     self.client = client
+    self._directory = directory
+    self._schemas = prompts.SCHEMAS if directory == prompts.DIRECTORY else {}
     self._params = protocol.Params(
       temperature=client.temperature,
       max_output_tokens=client.max_output_tokens,
@@ -32,10 +39,14 @@ class Teacher:
     self._systems: dict[str, str] = {}
 
   def request(
-    self, stage: str, fields: Mapping[str, Any], sample_index: int = 0
+    self,
+    stage: str,
+    fields: Mapping[str, Any],
+    sample_index: int = 0,
+    schema: Mapping[str, Any] | None = None,
   ) -> protocol.Request:
-    """Returns the request of one stage."""
-    system, prompt = prompts.render(stage, fields)
+    """Returns the request of one stage; the stages of chains have their schema."""
+    system, prompt = prompts.render(stage, fields, self._directory)
     # Thousands of requests begin with the same long text: it is held once.
     if len(self._systems) >= _MAX_SYSTEMS:
       self._systems.clear()
@@ -47,7 +58,7 @@ class Teacher:
       fields=fields,
       params=self._params,
       sample_index=sample_index,
-      schema=prompts.SCHEMAS.get(stage),
+      schema=schema or self._schemas.get(stage),
     )
 
   def identity(self, request: protocol.Request) -> str:
@@ -74,9 +85,17 @@ class Teacher:
     with progress.Progress(label, total, "requests") as bar:
       await self._scheduler.ask_all(requests, bar, kept)
 
+  def stop(self, reason: Exception) -> None:
+    """Lets requests in flight finish and sends no others; `reason` is raised then."""
+    self._scheduler.stop(reason)
+
+  def find(self, request: protocol.Request) -> ledger.Entry | None:
+    """Returns the result of a request, None if it was not asked."""
+    return self._scheduler.result(request)
+
   def result(self, request: protocol.Request) -> ledger.Entry:
     """Returns the result of a request that was asked."""
-    entry = self._scheduler.result(request)
+    entry = self.find(request)
     assert entry is not None, "the request was never asked"
     return entry
 
@@ -99,7 +118,7 @@ class Teacher:
       For each request (value, ""), or (None, reason) if it came to nothing.
     """
     found: list[tuple[Any, str]] = [(None, "")] * len(fields)
-    for attempt in range(_PARSE_ATTEMPTS):
+    for attempt in range(PARSE_ATTEMPTS):
       open_ = [i for i, (value, _) in enumerate(found) if value is None]
       sample = first_sample + attempt
       # Made twice rather than held: there may be many, and long ones.
@@ -130,33 +149,6 @@ class Teacher:
       "finish_reason": entry.finish_reason,
       "prompt_hash": request.prompt_hash,
     }
-
-
-def parse_json(text: str) -> Any:
-  """Returns the longest JSON list or object in `text`, or None; prose may be around."""
-  decoder = json.JSONDecoder()
-  found, longest, start = None, 0, 0
-  while (opening := _OPENING.search(text, start)) is not None:
-    start = opening.start() + 1
-    try:
-      value, end = decoder.raw_decode(text, opening.start())
-    except (ValueError, RecursionError):
-      continue
-    if end - opening.start() > longest:
-      found, longest = value, end - opening.start()
-    start = end
-  return _printable(found)
-
-
-def _printable(value: Any) -> Any:
-  """Returns a JSON value whose texts any file can hold."""
-  if isinstance(value, str):
-    return protocol.printable(value)
-  if isinstance(value, list):
-    return [_printable(item) for item in value]
-  if isinstance(value, dict):
-    return {_printable(key): _printable(item) for key, item in value.items()}
-  return value
 
 
 def objects_parser(

@@ -16,6 +16,7 @@ from collections.abc import (
 from typing import Any, Protocol
 
 from msm_jax import records
+from msm_jax.json_text import printable
 
 # Finish reasons that the chains look at; all others are kept as the service named them.
 STOP = "STOP"
@@ -25,14 +26,6 @@ MAX_TOKENS = "MAX_TOKENS"
 WAITING = "waiting"
 DONE = "done"
 FAILED = "failed"
-
-
-def printable(text: str) -> str:
-  """Returns `text` with `?` for every half of a character, which no file can hold.
-
-  Models write broken escapes such as `\\ud83d` into JSON.
-  """
-  return text.encode("utf-8", "replace").decode()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
