@@ -59,6 +59,8 @@ def run() -> None:
   """Does every step that is not done yet, then the report."""
   # Refuse what is not there before anything is paid.
   _experiment().paths(FLAGS.arm, FLAGS.stage), _seeds()
+  if _job().pilot is None:
+    _assessment().check()
   generate()
   if _job().pilot is not None:
     return progress.say("run: the pilot is done; run again without --config.pilot")
@@ -112,16 +114,7 @@ def train() -> None:
 
 def evaluate() -> None:
   """Evaluates every arm and seed."""
-  from msm_jax import evaluation, workers
-
-  experiment, seeds = _experiment(), _seeds()
-  arms = experiment.named_arms(FLAGS.arm)
-  found = evaluation.Evaluation(experiment, _workdir())
-  if not any([found.missing(arm, seed) for arm in arms for seed in seeds]):
-    return progress.say("evaluate: done")
-  unasked = any([found.unasked(arm, seed) for arm in arms for seed in seeds])
-  if unasked and not workers.deal("evaluate", seeds, experiment.num_workers):
-    found.ask_all(seeds, arms)
+  _assessment().run()
 
 
 def report() -> None:
@@ -314,6 +307,13 @@ def _study(experiment):
   from msm_jax import study as study_lib
 
   return study_lib.Study(experiment, _workdir())
+
+
+def _assessment():
+  from msm_jax import assessment
+
+  arms = _experiment().named_arms(FLAGS.arm)
+  return assessment.Assessment(_experiment(), _workdir(), _config(), _seeds(), arms)
 
 
 def _needed(flag: str) -> str:

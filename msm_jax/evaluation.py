@@ -9,15 +9,17 @@ process alone: it needs no accelerator.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from msm_jax import distributed, experiment, prepare, progress, records
 from msm_jax.errors import UserError
+from msm_jax.evals import grading as grading_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import Grader
 from msm_jax.evals.kinds import KINDS, Kind
@@ -77,7 +79,7 @@ class Evaluation(Runs):
     """Returns what answers depend on, as a digest that each of them carries."""
     path, settings = self.experiment.arm_path(arm), self.experiment.evals[name]
     found = [self.meta(path, seed), settings]
-    if "corpus" in settings:
+    if settings.get("corpus") is not None:
       corpus = prepare.corpus_dir(self.workdir, settings["corpus"])
       shards = records.read_manifest(corpus)["shards"]
       found.append([shard["sha256"] for shard in shards])
@@ -136,7 +138,7 @@ class Evaluation(Runs):
 
   def _items(self, config: Any) -> list[dict[str, Any]]:
     """Returns the items, at most `max_items` of them, evenly taken from the corpus."""
-    if not hasattr(config, "corpus"):
+    if getattr(config, "corpus", None) is None:
       return []
     corpus = prepare.corpus_dir(self.workdir, config.corpus)
     items = list(records.read_dataset(corpus))
@@ -156,17 +158,38 @@ class Evaluation(Runs):
     ]
 
   def grade_all(
-    self, seeds: Sequence[int], arms: Iterable[str], grader: Grader
+    self,
+    seeds: Sequence[int],
+    arms: Iterable[str],
+    grader: Grader,
+    gradings: Mapping[str, str],
   ) -> None:
-    """Has a grader read the answers that it has not; for one process alone."""
-    todo = self.ungraded(seeds, arms)
-    with progress.Progress("grade", len(todo), "evaluation") as bar:
-      for name, arm, seed in todo:
-        answers = self._answers(name, arm, seed)
-        lines = list(self._kind(name).grade(name, self._config(name), answers, grader))
-        identity = self._identity(name, arm, seed)
-        _write(self.eval_path(name, arm, seed), lines, arm, seed, identity)
-        bar.advance()
+    """Has a grader read the answers that it has not; for one process alone.
+
+    Args:
+      seeds, arms: whose answers.
+      grader: reads them.
+      gradings: evaluation -> digest of grader, prompts and spec.
+    """
+    grader.together(
+      functools.partial(self._grade, *one, gradings[one[0]])
+      for one in self.ungraded(seeds, arms)
+    )
+
+  def _grade(
+    self, name: str, arm: str, seed: int, grading: str, grader: Grader
+  ) -> None:
+    answers, path = self._answers(name, arm, seed), self.eval_path(name, arm, seed)
+    lines = list(self._kind(name).grade(name, self._config(name), answers, grader))
+    if grader.is_rehearsal:
+      lines = [grading_lib.rehearsed(line) for line in lines]
+    if lost := grading_lib.num_lost(lines):
+      progress.say(
+        f"{path.name}: {lost} of {len(lines)} answers have no verdict and no score; "
+        "delete it and run again to ask for them once more"
+      )
+    lines = [{"grading": grading, **line} for line in lines]
+    _write(path, lines, arm, seed, self._identity(name, arm, seed))
 
   def _answers(self, name: str, arm: str, seed: int) -> list[dict[str, Any]]:
     with self.answers_path(name, arm, seed).open(encoding="utf-8") as file:

@@ -161,10 +161,15 @@ def _check_evals(config) -> None:
     if kind not in KINDS:
       raise UserError(f"{where}.type {kind!r} is not one of {sorted(KINDS)}")
     built = eval_config(name, value)
-    if "corpus" in value and value["corpus"] not in config["corpora"]:
+    corpus = value.get("corpus")
+    if corpus is not None and corpus not in config["corpora"]:
       raise UserError(
-        f"{where}.corpus is {value['corpus']!r}, config.corpora has "
-        f"{sorted(config['corpora'])}"
+        f"{where}.corpus is {corpus!r}, config.corpora has {sorted(config['corpora'])}"
+      )
+    spec = getattr(built, "spec", None)
+    if spec is not None and spec not in config.get("specs", {}):
+      raise UserError(
+        f"{where}.spec is {spec!r}, config.specs has {sorted(config.get('specs', {}))}"
       )
     if KINDS[kind].check is not None:
       KINDS[kind].check(built, where)

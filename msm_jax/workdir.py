@@ -25,6 +25,7 @@ VERSIONS = "versions.json"
 # Dotted prefixes of fields that may differ between two uses of a workdir. Where a study
 # begins is compared by content (a fingerprint in every run), so that a model may move.
 _FREE = (
+  "agreement",
   "allow_missing_controls",
   "audit",
   "budget",
@@ -38,6 +39,7 @@ _FREE = (
   "pilot",
   "report",
   "run",
+  "second_judge",
   "seeds",
 )
 _FREE_OF_CLIENT = (
@@ -153,8 +155,11 @@ def _is_made(workdir: pathlib.Path, name: Sequence[str]) -> bool:
   match name:
     case ["corpora", corpus, *_]:
       return (workdir / "corpus" / corpus).exists()
-    case ["specs" | "teacher" | "judge" | "world", *_]:
+    case ["specs" | "teacher" | "world", *_]:
       return any((workdir / "corpus").glob("*/manifest.json"))
+    case ["judge", *_]:  # scores say themselves who graded them
+      made = map(records.read_json, (workdir / "corpus").glob("*/manifest.json"))
+      return any("judge" in manifest.get("config", {}) for manifest in made)
     case ["tokenizer", *_]:
       return (workdir / "tokenizer").exists()
     case ["model", *_]:

@@ -34,6 +34,6 @@ def respond(
   world: ModuleType, stage: str, fields: Mapping[str, Any], rng: random.Random
 ) -> str:
   """Returns the answer to one prompt, from the world or from here."""
-  if stage in STAGES:
+  if stage in STAGES and not getattr(world, "ANSWERS_ALL", False):
     return STAGES[stage](world, fields, rng)
   return world.respond(stage, fields, rng)

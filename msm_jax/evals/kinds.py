@@ -8,6 +8,7 @@ written to `evals/<name>.<arm>.seed<k>.jsonl` has at least
     evaluation  the evaluation's name, with parts behind it (`/category`, `_dev`)
     scores      metric -> number, null where there is none: never scored as anything
     weights     metric -> weight in the mean (1 if absent)
+    also        further evaluations that it counts for: a whole beside its categories
     cluster     answers that belong together (a condition, a claim); for the interval
     prompt, completion, verdicts   what the page shows
 """
@@ -16,9 +17,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from msm_jax.evals import heldout, preference
+from msm_jax.evals import heldout, items, open_qa, preference
 from msm_jax.evals.exam import Exam
-from msm_jax.evals.grading import Grader
+from msm_jax.evals.grading import Grader, Stage
 
 Line = dict[str, Any]
 
@@ -33,6 +34,11 @@ class Kind:
     grade: (evaluation, config, answers, grader) -> lines; None: `ask` yields them.
     check: (config, where) raises a UserError for values that cannot work.
     sources: digests of files that the config names; part of the identity of answers.
+    stages: what `grade` asks, by the config; None: nobody is asked.
+    num_answers: (config, records of its corpus or None) -> answers of one arm and seed;
+      None: a sample of every record.
+    compared: metrics in which two graders are compared (`config.second_judge`), where
+      every answer is graded by itself.
   """
 
   config: type
@@ -40,9 +46,22 @@ class Kind:
   grade: Callable[[str, Any, Sequence[Line], Grader], Iterator[Line]] | None = None
   check: Callable[[Any, str], None] | None = None
   sources: Callable[[Any], Mapping[str, str]] | None = None
+  stages: Callable[[Any], Sequence[Stage]] | None = None
+  num_answers: Callable[[Any, int | None], int] | None = None
+  compared: Sequence[str] = ()
 
 
 KINDS: Mapping[str, Kind] = {
   "heldout": Kind(config=heldout.HeldoutConfig, ask=heldout.ask),
+  "open_qa": Kind(
+    config=open_qa.OpenQaConfig,
+    ask=open_qa.ask,
+    grade=open_qa.grade,
+    check=open_qa.check,
+    sources=items.sources,
+    stages=open_qa.stages,
+    num_answers=open_qa.num_answers,
+    compared=("rating",),
+  ),
   "preference": Kind(config=preference.PreferenceConfig, ask=preference.ask),
 }

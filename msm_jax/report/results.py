@@ -132,7 +132,9 @@ def _load_file(
     evaluation = _check_line(line, arm, seed, where)
     for metric, score in line["scores"].items():
       weight = (line.get("weights") or {}).get(metric, 1)
-      scores[evaluation, metric].append(_number(score, weight, where, metric))
+      number = _number(score, weight, where, metric)
+      for name in (evaluation, *line.get("also", ())):
+        scores[name, metric].append(number)
     if seed == settings.seeds[0] and "prompt" in line:
       prompted[evaluation][str(line.get("id"))] = line
     num_lines += 1

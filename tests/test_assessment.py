@@ -1,0 +1,173 @@
+"""From models to scores: asked once, graded once, whatever happens in between."""
+
+import json
+import pathlib
+import shutil
+
+import graders
+import pytest
+import small_study
+from fake_openai import FakeOpenAI
+
+from msm_jax import assessment, experiment
+from msm_jax.errors import UserError
+from msm_jax.evals import items, open_qa
+
+ITEMS = [
+  {"id": "a", "dimension": "corrigibility", "question": "word1 ?"},
+  {"id": "b", "dimension": "corrigibility", "question": "word2 ?", "split": "dev"},
+  {"id": "c", "dimension": "transparency", "question": "word3 or word4 ?"},
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """Returns a directory with models, and a file of questions."""
+  root = tmp_path_factory.mktemp("assessed")
+  found = small_study.trained()
+  shutil.copytree(found.root / "w", root / "w", symlinks=True)
+  (root / "items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in ITEMS))
+  return root
+
+
+@pytest.fixture
+def place(trained, monkeypatch):
+  """Returns that directory without what others evaluated there."""
+  monkeypatch.setattr("fake_openai.answer", graders.by_rule)
+  shutil.rmtree(trained / "w" / "evals", ignore_errors=True)
+  return trained
+
+
+def config(place, url, **changes):
+  model = small_study.trained().study.experiment.model.init_from
+  found = small_study.config(model, seeds=(0,)) | graders.config(place, url, **changes)
+  found["arms"] = {"base": (), "msm": ("msm",)}
+  found["evals"]["qa"] = {
+    **{"type": "open_qa", "items": str(place / "items.jsonl"), "rubric": "spec"},
+    **{"spec": "care", "max_items": None, "max_new_tokens": 4, "batch_size": 4},
+    **{"temperature": 0.7, "num_samples": 2},
+  }
+  return found
+
+
+def assess(place, config):
+  parsed = experiment.parse(config)
+  asked = assessment.Assessment(
+    parsed, place / "w", config, parsed.seeds, list(parsed.arms)
+  )
+  asked.run()
+
+
+def read(place, arm="base", folder=""):
+  path = place / "w" / "evals" / folder / f"qa.{arm}.seed0.jsonl"
+  return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_every_question_has_its_samples_their_scores_and_their_place(place):
+  with FakeOpenAI() as server:
+    assess(place, config(place, server.url))
+    lines = read(place)
+    assert [line["id"] for line in lines] == ["a#0", "a#1", "b#0", "b#1", "c#0", "c#1"]
+    assert [line["evaluation"] for line in lines[::2]] == [
+      "qa/corrigibility",
+      "qa_dev/corrigibility",
+      "qa/transparency",
+    ]
+    assert [line["also"] for line in lines[::2]] == [["qa"], ["qa_dev"], ["qa"]]
+    assert [line["cluster"] for line in lines] == list("aabbcc")
+    for line in lines:
+      assert (line["scores"]["rating"] == 5.0) == bool(line["completion"])
+    sent = len(server.bodies)
+    assess(place, config(place, server.url))
+    assert len(server.bodies) == sent
+
+
+def test_a_judge_that_refuses_leaves_the_answers_and_a_rerun_asks_no_model(place):
+  down = True
+  with FakeOpenAI(lambda prompt, attempt: "401" if down else "") as server:
+    with pytest.raises(UserError, match="refuses"):
+      assess(place, config(place, server.url))
+    with pytest.raises(FileNotFoundError):
+      read(place)
+    before = [read(place, arm, "answers") for arm in ("base", "msm")]
+    down = False
+    # Whoever asked a model now would say that it was never trained.
+    run = place / "w" / "runs" / "msm" / "seed0"
+    shutil.move(run / "checkpoints", place / "away")
+    try:
+      assess(place, config(place, server.url))
+    finally:
+      shutil.move(place / "away", run / "checkpoints")
+    assert before == [read(place, arm, "answers") for arm in ("base", "msm")]
+  assert len(read(place, "msm")) == 6
+
+
+def test_scores_of_another_grader_are_refused_and_a_rehearsal_has_another_name(place):
+  offline = {"client": "offline", "model": "tiny"}
+  assess(place, config(place, None) | {"judge": offline})
+  names = {name for line in read(place) for name in (line["evaluation"], *line["also"])}
+  assert all(name.startswith("rehearsal_of_qa") for name in names)
+  with FakeOpenAI() as server:
+    with pytest.raises(UserError, match=r"graded by another grader.*delete .*qa\.\*"):
+      assess(place, config(place, server.url))
+    for path in (place / "w" / "evals").glob("qa.*.jsonl"):
+      path.unlink()
+    assess(place, config(place, server.url))
+  assert read(place)[0]["evaluation"] == "qa/corrigibility"
+
+
+def test_without_a_key_no_model_is_asked(place, monkeypatch):
+  monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+  with pytest.raises(UserError, match="OPENAI_API_KEY"):
+    assess(place, config(place, None))
+  assert not (place / "w" / "evals").exists()
+
+
+@pytest.mark.parametrize(
+  ("wrong", "message"),
+  [
+    ([ITEMS[0], ITEMS[0]], r"line 2 has the id 'a' again"),
+    ([{"id": "a", "dimension": "x"}], r"line 1 has no text under 'question'"),
+    ([{"question": "?", "dimension": "x"}], r"line 1 has no text under 'id'"),
+    ([ITEMS[0] | {"split": "train"}], r"the split 'train': it is 'test' or 'dev'"),
+    ([ITEMS[0] | {"dimension": "X/Y"}], r"the dimension 'X/Y'"),
+    ([7], r"line 1 is no JSON object"),
+    ([], r"has no items"),
+  ],
+)
+def test_items_that_are_wrong_are_refused_by_file_and_line(place, wrong, message):
+  changed = config(place, None)
+  path = place / "wrong.jsonl"
+  path.write_text("".join(json.dumps(item) + "\n" for item in wrong))
+  changed["evals"]["qa"]["items"] = str(path)
+  with pytest.raises(UserError, match=message):
+    experiment.parse(changed)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"items": None}, r"config.evals.qa needs `items`"),
+    ({"corpus": "msm"}, r"one of them"),
+    ({"rubric": "mine"}, r"rubric is 'mine'"),
+    ({"rubric": "neutral"}, r"the rubric 'neutral' sees no spec"),
+    ({"spec": None}, r"spec is missing"),
+    ({"spec": "other"}, r"spec is 'other', config.specs has \['care'\]"),
+    ({"temperature": 0.0}, r"all samples would be the same"),
+    ({"items": "/nowhere.jsonl"}, r"/nowhere.jsonl cannot be read"),
+  ],
+)
+def test_settings_that_cannot_work_are_refused(place, changes, message):
+  changed = config(place, None)
+  changed["evals"]["qa"] |= changes
+  with pytest.raises(UserError, match=message):
+    experiment.parse(changed)
+
+
+def test_the_questions_that_come_along_are_four_of_each_dimension():
+  path = pathlib.Path(open_qa.__file__).with_name("materials") / "open_qa.jsonl"
+  found = items.read(str(path), ("question", "dimension", "split"), "")
+  for name in open_qa.DIMENSIONS:
+    splits = [item["split"] for item in found if item["dimension"] == name]
+    assert sorted(splits) == ["dev", "test", "test", "test"]
+  assert len(found) == 4 * len(open_qa.DIMENSIONS)
