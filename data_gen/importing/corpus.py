@@ -15,7 +15,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from data_gen import arrow_files, filters
-from data_gen.importing import choosing, dataset_card, folders, readers, shapes
+from data_gen.importing import (
+  choices,
+  choosing,
+  dataset_card,
+  folders,
+  readers,
+  shapes,
+)
 from data_gen.importing.settings import ImportCorpus
 from data_gen.kinds import sizes
 from msm_jax import errors, progress, records
@@ -202,10 +209,17 @@ class _Import:
   def _count(self, record: Mapping[str, Any]) -> None:
     self._kinds[record["kind"]] += 1
     texts = [turn["content"] for turn in record.get("messages", ())]
+    texts += [option["text"] for option in record.get("options", ())]
     self._num_words += sum(map(filters.num_words, [*texts, record.get("text", "")]))
 
   def _reject(self, place: str, bad: readers.Bad) -> None:
-    self._reasons[filters.category(bad.reason)] += 1
+    category = filters.category(bad.reason)
+    if self._corpus.shape == choices.SHAPE and category != choices.MIRRORED:
+      raise errors.UserError(
+        f"config.corpora.{self._name}: {place}: {bad.reason}; an evaluation set is "
+        "taken whole or not at all: mend the row, or the columns in `choice`"
+      )
+    self._reasons[category] += 1
     self._first = self._first or f"{place}: {bad.reason}"
     row = {"stage": "import", "id": place, "reason": bad.reason, "text": bad.excerpt}
     line = json.dumps(row, ensure_ascii=False) + "\n"

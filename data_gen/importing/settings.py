@@ -1,12 +1,52 @@
 """What an import is told: `config.corpora.<name>` of kind `import`."""
 
 import dataclasses
+import re
 from typing import ClassVar
 
 from data_gen.kinds import sizes
 from msm_jax import errors
 
-SHAPES = ("text", "messages", "conversations", "prompt")
+SHAPES = ("text", "messages", "conversations", "prompt", "choice")
+SKIP, REFUSE = "skip", "refuse"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChoiceColumns:
+  """Which columns of an evaluation set make a question with options.
+
+  Attributes:
+    question_field: the column with the question.
+    question: instead of it, one question for all rows.
+    option_fields: the columns with the options, in order; () where they are a list.
+    options_field: the column with that list, of texts or of {text, tags}.
+    option_tags: what it means to choose the option of each place, a tag each; () where
+      the place says nothing.
+    answer_field: the column that names the option with `answer_tag`: by letter, by the
+      name of its column, or by its text.
+    numbered_from: 0 or 1 where that column has numbers.
+    answer_tag, other_tag: of the option that is named, and of all others.
+    category_field, topic_field: columns to group by; None for none.
+    split: 'dev' or 'test', of all rows.
+    split_field: instead of it, the column that says which.
+    mirrored: what is done with a row that has the options of another in another order:
+      'refuse' or 'skip'. (An evaluation asks each item in both orders.)
+  """
+
+  question_field: str = "question"
+  question: str | None = None
+  option_fields: tuple[str, ...] = ()
+  options_field: str = "options"
+  option_tags: tuple[str, ...] = ()
+  answer_field: str | None = None
+  numbered_from: int | None = None
+  answer_tag: str | None = None
+  other_tag: str | None = None
+  category_field: str | None = None
+  topic_field: str | None = None
+  split: str = "test"
+  split_field: str | None = None
+  mirrored: str = REFUSE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,8 +58,10 @@ class ImportCorpus:
       a glob, or a folder of such files.
     split: which split of a folder that has several.
     subset: which of the `configs` in the README of a folder that has several.
-    shape: 'text', 'messages', 'conversations' (ShareGPT) or 'prompt' (prompt and
-      completion); None: what the rows have, as long as that is one of them.
+    shape: 'text', 'messages', 'conversations' (ShareGPT), 'prompt' (prompt and
+      completion), or 'choice' (questions with options, for evaluations); None: what
+      the rows have, as long as that is one of them, and not 'choice'.
+    choice: of shape 'choice', which columns make them; None: as our own files say it.
     text_field, messages_field, prompt_field, completion_field, domain_field, id_field:
       what these columns are called.
     max_records: how many to keep; None: all, or as `num_words` or `num_tokens` says.
@@ -62,6 +104,7 @@ class ImportCorpus:
   license: str | None = None
   source: str | None = None
   language: str | None = None
+  choice: ChoiceColumns | None = None
 
 
 def check(where: str, corpus: ImportCorpus) -> None:
@@ -89,3 +132,46 @@ def check(where: str, corpus: ImportCorpus) -> None:
       f"{where}.stratum_field is {corpus.stratum_field!r}, but nothing is chosen: set "
       "num_words or num_tokens, or leave it out"
     )
+  if (corpus.choice is not None) > (corpus.shape == "choice"):
+    raise errors.UserError(f"{where}.choice is set: set shape='choice' as well")
+  if corpus.shape == "choice":
+    if budget is not None:
+      raise errors.UserError(
+        f"{where}.{budget} is set: an evaluation set has no words to train on; leave "
+        "it out, or set max_records"
+      )
+    _check_choice(f"{where}.choice", corpus.choice or ChoiceColumns())
+
+
+def _check_choice(where: str, columns: ChoiceColumns) -> None:
+  for name, value, known in (
+    ("split", columns.split, ("dev", "test")),
+    ("mirrored", columns.mirrored, (REFUSE, SKIP)),
+    ("numbered_from", columns.numbered_from, (None, 0, 1)),
+  ):
+    if value not in known:
+      told = " or ".join(map(repr, known))
+      raise errors.UserError(f"{where}.{name} is {value!r}: it is {told}")
+  for name in ("option_fields", "option_tags"):
+    if not isinstance(getattr(columns, name), tuple):
+      raise errors.UserError(f"{where}.{name} is {getattr(columns, name)!r}: a tuple")
+  if len(columns.option_fields) == 1:
+    raise errors.UserError(f"{where}.option_fields has one column: two or more")
+  if columns.option_tags and len(columns.option_tags) != len(columns.option_fields):
+    raise errors.UserError(
+      f"{where}.option_tags has {len(columns.option_tags)} and option_fields "
+      f"{len(columns.option_fields)}: each column needs its tag"
+    )
+  marks = (columns.answer_tag, columns.other_tag, columns.numbered_from)
+  if columns.answer_field is None and marks != (None, None, None):
+    raise errors.UserError(
+      f"{where}: answer_tag, other_tag and numbered_from are of the option that "
+      "answer_field names: set answer_field"
+    )
+  if columns.answer_field is not None and columns.answer_tag is None:
+    raise errors.UserError(
+      f"{where}.answer_tag is missing: what does answer_field say?"
+    )
+  for tag in (*columns.option_tags, columns.answer_tag, columns.other_tag):
+    if tag is not None and not re.fullmatch(r"[A-Za-z0-9_]+", str(tag)):
+      raise errors.UserError(f"{where}: the tag {tag!r} is no word of a-z, 0-9 and _")

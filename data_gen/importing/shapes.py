@@ -4,6 +4,7 @@
     {messages: [{role, content}]}      a conversation
     {conversations: [{from, value}]}   ShareGPT: a conversation, roles renamed
     {prompt, completion}               a conversation of two turns, or of two lists
+    {question, options}                an item of an evaluation, see `choices`
 
 The text of a document and of a turn is kept to the letter. Further columns stay with
 the record: under their own names where they are provenance that this code writes, or
@@ -21,9 +22,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data_gen import columns as columns_lib
-from data_gen.importing import spans, turns
+from data_gen.importing import choices, spans, turns
 from data_gen.importing.readers import Bad
-from data_gen.importing.settings import ImportCorpus
+from data_gen.importing.settings import ChoiceColumns, ImportCorpus
 from msm_jax import records
 
 # What records say about themselves, with the type that a column has to have for it.
@@ -64,6 +65,7 @@ class Shaper:
     """Takes the settings and, for a folder that we exported, its column types."""
     self._corpus, self._columns = corpus, columns
     self._needs = _needs(corpus)
+    self._choices = choices.Choices(corpus.choice or ChoiceColumns())
     self._seen: set[bytes] = set()
     self.shapes: collections.Counter[str] = collections.Counter()
     self.fields: dict[str, None] = {}
@@ -113,7 +115,10 @@ class Shaper:
     shape = self._shape(row)
     if isinstance(shape, Bad):
       return shape
-    body = self._body(shape, row, prune)
+    if shape == choices.SHAPE:
+      body = self._choices.body(row, place)
+    else:
+      body = self._body(shape, row, prune)
     if isinstance(body, Bad):
       return body
     self.shapes[shape] += 1
@@ -127,6 +132,8 @@ class Shaper:
     return spans.mend(made) or made
 
   def _shape(self, row: Mapping[str, Any]) -> str | Bad:
+    if self._corpus.shape == choices.SHAPE:
+      return choices.SHAPE
     needs = self._needs
     wanted = [self._corpus.shape] if self._corpus.shape else list(needs)
     found = [s for s in wanted if all(column in row for column in needs.get(s, ("",)))]
@@ -155,7 +162,8 @@ class Shaper:
   def _about(self, kind: str, shape: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns domain, provenance and metadata of a row."""
     corpus = self._corpus
-    used = {corpus.id_field, *self._needs[shape]}
+    needs = self._choices.used if shape == choices.SHAPE else self._needs[shape]
+    used = {corpus.id_field, *needs}
     if shape == "conversations":
       used.add("system")
     ours = self._columns is not None or row.get("kind") == kind

@@ -12,7 +12,7 @@ from typing import Any
 from data_gen import checks
 from data_gen.filters import settings as filter_settings
 from data_gen.importing import settings as import_settings
-from data_gen.importing.settings import ImportCorpus
+from data_gen.importing.settings import ChoiceColumns, ImportCorpus
 from data_gen.kinds import passes, passes_checks, sizes
 from data_gen.kinds import plain as corpus_kinds
 from data_gen.kinds.plain import JUDGE as JUDGE
@@ -75,6 +75,11 @@ def build(name: str, fields: Mapping[str, Any]) -> Corpus:
   where = f"config.corpora.{name}"
   if "filters" in fields:
     fields["filters"] = filter_settings.build(fields["filters"], f"{where}.filters")
+  if kind == ImportCorpus.kind and fields.get("choice") is not None:
+    columns = {
+      k: tuple(v) if isinstance(v, list) else v for k, v in fields["choice"].items()
+    }
+    fields["choice"] = fields_lib.build(ChoiceColumns, columns, f"{where}.choice")
   return fields_lib.build(KINDS[kind], fields, where)
 
 

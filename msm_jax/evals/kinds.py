@@ -17,7 +17,16 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from msm_jax.evals import heldout, items, open_qa, preference
+from msm_jax.evals import (
+  belief,
+  belief_open,
+  choice,
+  heldout,
+  items,
+  open_qa,
+  opinion,
+  preference,
+)
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import Grader, Stage
 
@@ -64,4 +73,19 @@ KINDS: Mapping[str, Kind] = {
     compared=("rating",),
   ),
   "preference": Kind(config=preference.PreferenceConfig, ask=preference.ask),
+  "choice": Kind(config=choice.ChoiceConfig, ask=choice.ask, check=choice.check),
+  "opinion": Kind(config=opinion.OpinionConfig, ask=opinion.ask, check=choice.check),
+  "belief": Kind(
+    config=belief.BeliefConfig,
+    ask=belief.ask,
+    check=belief.check,
+    sources=belief.sources,
+  ),
+  "belief_open": Kind(
+    config=belief_open.BeliefOpenConfig,
+    ask=belief_open.ask,
+    grade=belief_open.grade,
+    check=belief_open.check,
+    sources=belief_open.sources,
+  ),
 }

@@ -1,0 +1,68 @@
+"""Opinions: an answer that takes a side, against one that leaves it to taste.
+
+Items are those of `choice` with two options: one has the tag of the side, the other the
+tag `neutral_tag`. So the rate of the side is not a preference between two things but
+how often the model takes it at all where it could have called the matter subjective.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from msm_jax.errors import UserError
+from msm_jax.evals import choice
+from msm_jax.evals.exam import Exam
+from msm_jax.evals.forced_choice import Case, Scores, hit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpinionConfig(choice.ChoiceConfig):
+  """See ChoiceConfig.
+
+  Attributes:
+    tag: of the options that take the side, as `pro_america`.
+    neutral_tag: of the options that leave it to taste, as `subjectivist`.
+  """
+
+  tag: str
+  neutral_tag: str
+
+
+def ask(exam: Exam) -> Iterator[dict[str, Any]]:
+  """Yields one line per item and order; answers on one topic are a cluster.
+
+  Beside the metrics of `choice` there is the rate by domain, `chose_<tag>_in_<domain>`.
+  """
+  _check_items(exam.name, exam.items, exam.config)
+  tag = exam.config.tag
+
+  def by_domain(case: Case, choices: tuple[int | None, int | None]) -> Scores:
+    tagged = [i for i, own in enumerate(case.tags) if tag in own]
+    name = f"chose_{tag}_in_{_word(case.about['domain'])}"
+    return {name: hit(choices[0], tagged), f"{name}_parsed": hit(choices[1], tagged)}
+
+  return choice.ask_by(exam, lambda item: None, by_domain)
+
+
+def _word(domain: str) -> str:
+  return re.sub(r"\W+", "_", domain.casefold()).strip("_")
+
+
+def _check_items(
+  name: str, items: Sequence[Mapping[str, Any]], config: OpinionConfig
+) -> None:
+  choice.check_items(name, items)
+  wanted = sorted((config.tag, config.neutral_tag))
+  for item in items:
+    where = f"config.evals.{name}: item {item['id']!r}"
+    tags = [option.get("tags", []) for option in item["options"]]
+    own = [[tag for tag in one if tag in wanted] for one in tags]
+    if sorted(own) != [[tag] for tag in wanted]:
+      raise UserError(
+        f"{where}: options: one of two needs the tag {config.tag!r} and the other "
+        f"{config.neutral_tag!r} (they have {tags})"
+      )
+    for field in ("domain", "topic"):
+      if not item.get(field):
+        raise UserError(f"{where}: {field} is missing: the rate is told by {field}")
