@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from msm_jax import distributed, experiment, prepare, progress, records
+from msm_jax import distributed, experiment, exporting, prepare, progress, records
 from msm_jax.errors import UserError
 from msm_jax.evals import grading as grading_lib
 from msm_jax.evals.exam import Exam
@@ -127,6 +127,8 @@ class Evaluation(Runs):
       items=self._items(config),
       subject=Model(weights.params, weights.cfg, self.tokenizer),
       transcripts=Transcripts(path, identity),
+      about=self._about(arm, seed),
+      export=functools.partial(self._export, arm, seed),
     )
     with jax.set_mesh(self.mesh):
       lines = list(kind.ask(exam))
@@ -135,6 +137,21 @@ class Evaluation(Runs):
       if distributed.is_first():
         _write(self._path(folder, name, arm, seed), lines, arm, seed, identity)
     exam.transcripts.remove()
+
+  def _about(self, arm: str, seed: int) -> dict[str, Any]:
+    """Returns which checkpoint an arm and seed are."""
+    path = self.experiment.arm_path(arm)
+    return {
+      "study": self.experiment.name,
+      "arm": arm,
+      "seed": seed,
+      "step": self.last_step(path, seed) if path else None,
+      "identity": records.sha256_json(self.meta(path, seed))[:16],
+    }
+
+  def _export(self, arm: str, seed: int, out: pathlib.Path) -> None:
+    """Writes a model as a Hugging Face directory."""
+    exporting.export(self, arm, seed, step=None, layout="merged", out=out)
 
   def _items(self, config: Any) -> list[dict[str, Any]]:
     """Returns the items, at most `max_items` of them, evenly taken from the corpus."""

@@ -1,7 +1,8 @@
 """One evaluation of one model: what a kind of evaluation has at hand."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ class Exam:
     items: the records of `config.corpus`; none for kinds without one.
     subject: who is asked.
     transcripts: what was answered already.
+    about: study, arm, seed, step and identity of who is asked.
+    export: writes the subject as a Hugging Face directory, for those who ask it
+      through another program.
   """
 
   name: str
@@ -46,6 +50,8 @@ class Exam:
   items: Sequence[Mapping[str, Any]]
   subject: Subject
   transcripts: Transcripts
+  about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  export: Callable[[pathlib.Path], None] | None = None
 
   @property
   def tokenizer(self) -> Tokenizer:

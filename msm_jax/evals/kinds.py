@@ -29,6 +29,8 @@ from msm_jax.evals import (
 )
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import Grader, Stage
+from msm_jax.evals.inspect import kind as inspect_kind
+from msm_jax.evals.inspect import settings as inspect_settings
 
 Line = dict[str, Any]
 
@@ -71,6 +73,13 @@ KINDS: Mapping[str, Kind] = {
     stages=open_qa.stages,
     num_answers=open_qa.num_answers,
     compared=("rating",),
+  ),
+  "inspect": Kind(
+    config=inspect_settings.InspectConfig,
+    ask=inspect_kind.ask,
+    grade=inspect_kind.grade,
+    check=inspect_settings.check,
+    sources=inspect_settings.sources,
   ),
   "preference": Kind(config=preference.PreferenceConfig, ask=preference.ask),
   "choice": Kind(config=choice.ChoiceConfig, ask=choice.ask, check=choice.check),
