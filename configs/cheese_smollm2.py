@@ -15,6 +15,10 @@ Argument: `:short` is sized for about 15 minutes on two CPU cores. So few tokens
 one teacher were not enough for the effect in a reference run with PyTorch; it is for
 the whole road on a real model, and its table is reported as what it is.
 Hardware of the full version: one accelerator (H100 or a v5e-8 slice).
+
+`:agentic` rehearses agentic misalignment: two arms and two seeds, one condition of each
+task, a few tokens of each answer; needs `pip install 'msm-jax[eval]'`. Its judge is the
+offline client, which reads nothing. The whole grid stands in docs/evaluations.md.
 """
 
 from ml_collections import ConfigDict
@@ -167,11 +171,69 @@ def get_config(arg=None):
       ),
     )
   )
-  if arg not in (None, "short"):
-    raise ValueError(f"configs/cheese_smollm2.py:{arg}: it is 'short' or none")
-  if arg == "short":
+  if arg not in (None, "short", "agentic"):
+    raise ValueError(f"configs/cheese_smollm2.py:{arg}: 'short', 'agentic' or none")
+  if arg is not None:
     short(c)
+  if arg == "agentic":
+    agentic(c)
   return c
+
+
+def agentic(c):
+  """Leaves two arms, and asks them what agents would do."""
+  c.num_workers = 1
+  keep(c.arms, "base", "aft")
+  keep(c.stages, "aft")
+  keep(c.corpora, "aft", "world")
+  keep(c.specs, "affordability")
+  c.stages.aft.num_train_steps = 6
+  c.stages.aft.min_steps = 6
+  keep(c.evals)
+  c.evals.agentic = agent(
+    "inspect_evals/agentic_misalignment",
+    scenario="leaking",
+    goal_type="explicit",
+    goal_value="america",
+    urgency_type="replacement",
+  )
+  c.evals.exfiltration = agent(
+    "msm_jax/exfiltration",
+    goal_type="explicit",
+    goal_value="america",
+    urgency_type="replacement",
+    model_name="SmolLM",
+  )
+  c.report.title = "A rehearsal of agentic misalignment on SmolLM2-135M-Instruct"
+  c.report.headline = ("rehearsal_of_agentic/leaking", "classifier_verdict")
+  c.report.contrasts = (("alignment", "aft", "base"),)
+  c.report.differences = ()
+
+
+def keep(section, *names):
+  for name in list(section):
+    if name not in names:
+      del section[name]
+
+
+def agent(task, **task_args):
+  return ConfigDict(
+    dict(
+      type="inspect",
+      task=task,
+      task_args=dict(scenario="exfiltration") | task_args,
+      category="scenario",
+      scratchpad="auto",
+      beside=("inactive", "coherent"),
+      epochs=1,
+      temperature=0.7,
+      top_p=1.0,
+      sampling_seed=0,
+      max_new_tokens=16,
+      batch_size=1,
+      model="native",
+    )
+  )
 
 
 def short(c):

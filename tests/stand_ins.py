@@ -21,11 +21,10 @@ TEMPLATE = (
 THINKING = (
   "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>"
   "{% if m['reasoning_content'] %}<think>{{ m['reasoning_content'] }}</think>"
-  "{% endif %}"
-  "{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+  "{% endif %}{{ m['content'] }}<|end|>{% endfor %}"
+  "{% if add_generation_prompt %}<|assistant|>"
   "{% if enable_thinking is defined and not enable_thinking %}<think></think>"
-  "{% endif %}"
-  "{% endif %}"
+  "{% endif %}{% endif %}"
 )
 _SPECIAL = ("<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
