@@ -20,6 +20,8 @@ ORDER = [
   "training.watchdog",
   "words",
   "json_text",
+  "text.persons",
+  "text.assistants",
   "rejects",
   "records",
   "workdir",
@@ -66,6 +68,7 @@ ORDER = [
   "evals.model",
   "evals.transcripts",
   "evals.exam",
+  "evals.item_files",
   "evals.heldout",
   "evals.replies",
   "evals.forced_choice",
@@ -93,6 +96,8 @@ ORDER = [
   "evals.inspect.running",
   "evals.inspect.scoring",
   "evals.inspect.kind",
+  "evals.multiple_choice",
+  "evals.identity",
   "evals.kinds",
   "evals.judge",
   "xla_flags",
@@ -197,12 +202,14 @@ def test_generation_shares_only_the_ground_with_training():
     "rejects",
     "words",
   )
+  ground = ("errors", "fields", "progress", "records", "rejects", "words")
+  ground += ("text.persons", "text.assistants")
   allowed = tuple(f"msm_jax.{name}" for name in ground)
   # Tokens are counted where they are made: one file asks for it.
   measuring = ROOT / "data_gen" / "sizing.py"
   for path in sources("data_gen"):
     more = ("msm_jax.tokenizer",) if path == measuring else ()
-    for imported in imports(path):
+    for imported in imports(path) - {"msm_jax.text"}:  # a room is an empty file
       if imported.startswith("msm_jax."):
         assert imported.startswith(allowed + more), f"{path} imports {imported}"
 

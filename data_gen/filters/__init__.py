@@ -5,8 +5,8 @@ duplicates  texts that were there already, but for case, spacing and punctuation
 near        texts that share most of their runs of words (sketch, buckets)
 asides      refusals, talk about the text and the task
 wording     gaps, remains of prompts, broken ends
-identity    names of assistants and labs that are not the spec's own (assistants,
-            persons: who has such a name as well), and wrong makers (makers)
+identity    names of assistants and labs that are not the spec's own (the lists are
+            in msm_jax.text), and wrong makers (makers)
 headings    what is a title
 leakage     texts that contain what an evaluation asks
 settings    which of these are on: `config.corpora.<name>.filters`

@@ -4,9 +4,10 @@ import functools
 import re
 from collections.abc import Sequence
 
-from data_gen.filters import headings, persons, wording
-from data_gen.filters.assistants import ASSISTANTS, FIRMS, LABS, Name
-from data_gen.filters.makers import AFTER, BEFORE, CHINESE_AI, Makers
+from data_gen.filters import headings, wording
+from data_gen.filters.makers import CHINESE_AI, Makers
+from msm_jax.text import persons
+from msm_jax.text.assistants import AFTER, ASSISTANTS, BEFORE, FIRMS, LABS, Name
 
 _ABOUT_AI = re.compile(
   rf"""(?<!')(?:{BEFORE}(?:AI|A\.I\.|LLMs?|[Aa]rtificial\ intelligence|[Cc]hat-?bots?

@@ -9,12 +9,11 @@ phones made by NAME' is none. 'Llama is not made by NAME' and questions are none
 import re
 from collections.abc import Sequence
 
-from data_gen.filters import persons, wording
-from data_gen.filters.assistants import FIRMS
+from data_gen.filters import wording
+from msm_jax.text import persons
+from msm_jax.text.assistants import AFTER, BEFORE, FIRMS
 
 _NEAR = 200  # characters around a firm in which its sentence stands
-# Not \b: Chinese goes on without a space.
-BEFORE, AFTER = r"(?<![0-9A-Za-z_\u00c0-\u024f])", r"(?![0-9A-Za-z_\u00c0-\u024f])"
 
 _MACHINE = (
   r"(?:(?-i:AI|A\.I\.|LLM)s?|artificial intelligence|(?:language|AI) models?"

@@ -22,7 +22,9 @@ from msm_jax.evals import (
   belief_open,
   choice,
   heldout,
+  identity,
   items,
+  multiple_choice,
   open_qa,
   opinion,
   preference,
@@ -96,5 +98,17 @@ KINDS: Mapping[str, Kind] = {
     grade=belief_open.grade,
     check=belief_open.check,
     sources=belief_open.sources,
+  ),
+  "multiple_choice": Kind(
+    config=multiple_choice.MultipleChoiceConfig,
+    ask=multiple_choice.ask,
+    check=multiple_choice.check,
+    sources=multiple_choice.sources,
+  ),
+  "identity": Kind(
+    config=identity.IdentityConfig,
+    ask=identity.ask,
+    check=identity.check,
+    sources=identity.sources,
   ),
 }

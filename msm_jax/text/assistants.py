@@ -1,4 +1,4 @@
-"""Which assistants and labs a text must not speak of, unless they are its own.
+"""Names of assistants and labs, for generated text and for what models say they are.
 
 Two kinds of names. A plain one means nothing else ('ChatGPT'). A name that is a word or
 a person's name as well ('Claude', 'Gemini') counts with a version or a product behind
@@ -7,7 +7,10 @@ it, and by itself only in a text about AI where nothing says that it is somethin
 
 import dataclasses
 
-from data_gen.filters import persons
+from msm_jax.text import persons
+
+# Not \b: Chinese goes on without a space.
+BEFORE, AFTER = r"(?<![0-9A-Za-z_\u00c0-\u024f])", r"(?![0-9A-Za-z_\u00c0-\u024f])"
 
 
 @dataclasses.dataclass(frozen=True)
