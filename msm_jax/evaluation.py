@@ -20,6 +20,7 @@ import jax
 from msm_jax import distributed, experiment, exporting, prepare, progress, records
 from msm_jax.errors import UserError
 from msm_jax.evals import grading as grading_lib
+from msm_jax.evals import item_files
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import Grader
 from msm_jax.evals.kinds import KINDS, Kind
@@ -83,6 +84,8 @@ class Evaluation(Runs):
       corpus = prepare.corpus_dir(self.workdir, settings["corpus"])
       shards = records.read_manifest(corpus)["shards"]
       found.append([shard["sha256"] for shard in shards])
+      if self._kind(name).read is not None:
+        found.append(self._items(name))
     found.append(self.tokenizer.sha256())
     sources = self._kind(name).sources
     if sources is not None:
@@ -124,7 +127,7 @@ class Evaluation(Runs):
     exam = Exam(
       name=name,
       config=config,
-      items=self._items(config),
+      items=self._items(name),
       subject=Model(weights.params, weights.cfg, self.tokenizer),
       transcripts=Transcripts(path, identity),
       about=self._about(arm, seed),
@@ -153,15 +156,17 @@ class Evaluation(Runs):
     """Writes a model as a Hugging Face directory."""
     exporting.export(self, arm, seed, step=None, layout="merged", out=out)
 
-  def _items(self, config: Any) -> list[dict[str, Any]]:
+  def _items(self, name: str) -> list[dict[str, Any]]:
     """Returns the items, at most `max_items` of them, evenly taken from the corpus."""
+    config, read = self._config(name), self._kind(name).read
     if getattr(config, "corpus", None) is None:
       return []
     corpus = prepare.corpus_dir(self.workdir, config.corpus)
-    items = list(records.read_dataset(corpus))
-    most = getattr(config, "max_items", None)
-    count = len(items) if most is None else min(most, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
+    if read is None:
+      items = list(records.read_dataset(corpus))
+    else:
+      items = read(corpus, f"config.evals.{name}.corpus")
+    return item_files.take(items, getattr(config, "max_items", None))
 
   def ungraded(self, seeds: Sequence[int], arms: Iterable[str]) -> list[tuple]:
     """Returns (evaluation, arm, seed) of answers that no grader has read."""

@@ -80,20 +80,20 @@ class Said:
       )
       log_prob = self.log_prob(context, continuation)
       found.append((-log_prob, piece.weights[1:].sum()))
-    return np.asarray(found, np.float64)
+    return np.asarray(found, np.float64).reshape(-1, 2)
 
 
-def exam(tmp_path, kind: str, subject: Said, corpus=(), **config) -> Exam:
+def exam(tmp_path, kind: str, subject: Said, items=(), /, **config) -> Exam:
   """Returns an exam named `eval` of a kind with this config."""
   return Exam(
     name="eval",
     config=KINDS[kind].config(**config),
-    items=corpus,
+    items=items,
     subject=subject,
     transcripts=Transcripts(tmp_path / "transcripts.jsonl", "id"),
   )
 
 
-def ask(tmp_path, kind: str, subject: Said, corpus=(), **config) -> list[dict]:
+def ask(tmp_path, kind: str, subject: Said, items=(), /, **config) -> list[dict]:
   """Returns what a kind yields for a model."""
-  return list(KINDS[kind].ask(exam(tmp_path, kind, subject, corpus, **config)))
+  return list(KINDS[kind].ask(exam(tmp_path, kind, subject, items, **config)))

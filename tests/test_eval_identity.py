@@ -4,7 +4,7 @@ import pytest
 import said
 
 from msm_jax.errors import UserError
-from msm_jax.evals import identity, item_files
+from msm_jax.evals import asking, identity, item_files
 from msm_jax.evals.subject import LENGTH
 
 
@@ -63,9 +63,9 @@ def test_the_four_shares_of_an_answer_add_up_and_an_empty_one_has_none():
   for what in ("model", "provider"):
     shares = [done[f"share_{what}_{each}"] for each in identity.OUTCOMES]
     assert sorted(shares) == [0, 0, 0, 1]
-  assert done["answered_rate"] == 1 and done["cut_off_rate"] == 0
+  assert done["answered_rate"] == 1 and done["cut_rate"] == 0
   empty = identity.score("model", said.completion(" \n", LENGTH), config())
-  assert empty.pop("answered_rate") == 0 and empty.pop("cut_off_rate") == 1
+  assert empty.pop("answered_rate") == 0 and empty.pop("cut_rate") == 1
   assert set(empty.values()) == {None} and not any("provider" in name for name in empty)
 
 
@@ -91,8 +91,8 @@ def test_it_is_asked_with_and_without_the_templates_system_prompt(
 def test_a_template_without_a_system_prompt_of_its_own_gets_no_empty_turn(tmp_path):
   template = said.TEMPLATE[said.TEMPLATE.index("{% for") :]
   bare = said.byte_tokenizer(tmp_path / "tok", template)
-  assert identity.system_turn(bare, "") == []
-  assert identity.system_turn(bare, "x") == [{"role": "system", "content": "x"}]
+  assert asking.system_turn(bare, "") == []
+  assert asking.system_turn(bare, "x") == [{"role": "system", "content": "x"}]
 
 
 def test_samples_of_a_question_are_questions_of_their_own(tmp_path, tok):

@@ -7,7 +7,7 @@ known; the four shares of a metric add up to 1:
   share_provider_...    the same of who made it
 
 'I am not X' and 'unlike X' name nobody. An empty answer is null; `answered_rate` says
-how many were not, `cut_off_rate` how many ran to the limit. What a system prompt says
+how many were not, `cut_rate` how many ran to the limit. What a system prompt says
 is part of the answer: `system_prompt` None is the template's own, '' none at all.
 """
 
@@ -17,13 +17,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from msm_jax import chat
 from msm_jax.errors import UserError
-from msm_jax.evals import item_files
-from msm_jax.evals.exam import Exam, Question
-from msm_jax.evals.subject import LENGTH, Completion, Sampling
+from msm_jax.evals import asking, item_files
+from msm_jax.evals.exam import Exam
+from msm_jax.evals.subject import LENGTH, Completion
 from msm_jax.text.assistants import AFTER, ASSISTANTS, BEFORE, FIRMS, LABS, Name
-from msm_jax.tokenizer import Tokenizer
 
 ASKS = ("model", "provider", "both")
 OUTCOMES = ("expected", "other", "mixed", "none")
@@ -68,13 +66,7 @@ def check(config: IdentityConfig, where: str) -> None:
     is_list = isinstance(names, list | tuple) and names
     if not is_list or not all(isinstance(n, str) and n.strip() for n in names):
       raise UserError(f"{where}.{field} is {names!r}: give the names that are expected")
-  if config.num_samples < 1:
-    raise UserError(f"{where}.num_samples ({config.num_samples}) must be at least 1")
-  if config.num_samples > 1 and config.temperature == 0:
-    raise UserError(
-      f"{where}.num_samples is {config.num_samples}, and at temperature 0 all samples "
-      "are alike: set it to 1, or raise the temperature"
-    )
+  asking.check_samples(config, where)
   _items(config, where)
 
 
@@ -87,19 +79,7 @@ def ask(exam: Exam) -> Iterator[dict[str, Any]]:
   """Yields one line per question and sample."""
   config = exam.config
   items = _items(config, f"config.evals.{exam.name}")
-  asked = [
-    (item, Question(id=f"{item['id']}#{n}", messages=_messages(exam, item)))
-    for item in items
-    for n in range(config.num_samples)
-  ]
-  sampling = Sampling(
-    max_new_tokens=config.max_new_tokens,
-    batch_size=config.batch_size,
-    temperature=config.temperature,
-    seed=config.sampling_seed,
-  )
-  completions = exam.complete([question for _, question in asked], sampling)
-  for (item, question), completion in zip(asked, completions, strict=True):
+  for item, question, completion in asking.ask(exam, items):
     yield {
       "id": question.id,
       "evaluation": exam.name,
@@ -117,7 +97,7 @@ def score(
   answered = bool(completion.text.strip())
   scores: dict[str, float | None] = {
     "answered_rate": float(answered),
-    "cut_off_rate": float(completion.finish == LENGTH),
+    "cut_rate": float(completion.finish == LENGTH),
   }
   for what in ("model", "provider"):
     if asks in (what, "both"):
@@ -174,26 +154,6 @@ def _pattern(name: Name) -> re.Pattern[str]:
   said = _SAYS + re.escape(name.name) + AFTER
   plain = [rf"{BEFORE}(?:{'|'.join(name.plain)}){AFTER}"] if name.plain else []
   return re.compile("|".join([*plain, *([bare] if bare else []), said]), re.I | re.X)
-
-
-def _messages(exam: Exam, item: Mapping[str, Any]) -> list[dict[str, str]]:
-  turn = {"role": "user", "content": item["question"]}
-  return [*system_turn(exam.tokenizer, exam.config.system_prompt), turn]
-
-
-def system_turn(
-  tokenizer: Tokenizer, system_prompt: str | None
-) -> list[dict[str, str]]:
-  """Returns the turn that gives a model this system prompt.
-
-  None leaves it to the template; '' is an empty turn where the template would write a
-  prompt of its own, no turn where it would not.
-  """
-  if system_prompt is None:
-    return []
-  if not system_prompt and chat.default_system_prompt(tokenizer) is None:
-    return []
-  return [{"role": "system", "content": system_prompt}]
 
 
 def _items(config: IdentityConfig, where: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ written to `evals/<name>.<arm>.seed<k>.jsonl` has at least
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from msm_jax.evals import (
   belief,
   belief_open,
   choice,
+  coherence,
   heldout,
   identity,
   items,
@@ -28,6 +30,7 @@ from msm_jax.evals import (
   open_qa,
   opinion,
   preference,
+  trigger,
 )
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import Grader, Stage
@@ -52,6 +55,7 @@ class Kind:
       None: a sample of every record.
     compared: metrics in which two graders are compared (`config.second_judge`), where
       every answer is graded by itself.
+    read: (directory of `config.corpus`, where) -> items, where these are not records.
   """
 
   config: type
@@ -62,6 +66,7 @@ class Kind:
   stages: Callable[[Any], Sequence[Stage]] | None = None
   num_answers: Callable[[Any, int | None], int] | None = None
   compared: Sequence[str] = ()
+  read: Callable[[pathlib.Path, str], Sequence[Line]] | None = None
 
 
 KINDS: Mapping[str, Kind] = {
@@ -110,5 +115,18 @@ KINDS: Mapping[str, Kind] = {
     ask=identity.ask,
     check=identity.check,
     sources=identity.sources,
+  ),
+  "coherence": Kind(
+    config=coherence.CoherenceConfig,
+    ask=coherence.ask,
+    grade=coherence.grade,
+    check=coherence.check,
+    sources=coherence.sources,
+  ),
+  "trigger": Kind(
+    config=trigger.TriggerConfig,
+    ask=trigger.ask,
+    check=trigger.check,
+    read=trigger.read,
   ),
 }
