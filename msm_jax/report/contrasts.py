@@ -49,14 +49,15 @@ def compare(
   results: Results, settings: Settings, evaluation: str, metric: str
 ) -> list[Contrast]:
   """Returns the contrasts and then the differences of the config on one metric."""
-  sides = {arm: results.by_seed(arm, evaluation, metric) for arm in settings.arms}
   found: dict[str, Contrast] = {}
   rows = [(row, False) for row in settings.contrasts]
   rows += [(row, True) for row in settings.differences]
   for (label, a, b), is_difference in rows:
-    sources = {key: c.estimate.values for key, c in found.items()}
-    values = sources if is_difference else sides
-    estimate = statistics.paired_difference(values[a], values[b])
+    if is_difference:
+      sides = (found[a].estimate.values, found[b].estimate.values)
+      estimate = statistics.paired_difference(*sides)
+    else:
+      estimate = results.difference(a, b, evaluation, metric)
     found[label] = Contrast(
       label=label,
       a=a,

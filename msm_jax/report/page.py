@@ -1,5 +1,9 @@
 """The page: one HTML file that asks nothing of the network."""
 
+import base64
+import functools
+import hashlib
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +11,26 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from msm_jax.report import materials, plots, samples, tables, wording
+from msm_jax.report import (
+  agreement,
+  curve_plots,
+  graders,
+  materials,
+  plots,
+  samples,
+  tables,
+  transcripts,
+  within,
+  wording,
+)
 from msm_jax.report.contrasts import Contrast, compare
+from msm_jax.report.extras import Extras
 from msm_jax.report.materials import Materials
 from msm_jax.report.results import Results
 from msm_jax.report.settings import Settings
+from msm_jax.report.statistics import Estimate
 
+_HERE = pathlib.Path(__file__).parent
 _GIT = ("git_revision", "git", "revision")
 
 
@@ -52,10 +70,12 @@ def render(
   contrasts: Sequence[Contrast],
   inputs: Materials,
   drawn: Mapping[str, Sequence[plots.Plot]],
+  beside: Extras,
+  answers: transcripts.Collector,
 ) -> str:
   """Returns the whole page as HTML."""
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    loader=jinja2.FileSystemLoader(_HERE),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
@@ -82,8 +102,66 @@ def render(
     hashes=materials.hashes(inputs),
     versions=_versions(inputs.versions),
     config_text=samples.pretty(config),
+    beside=beside,
+    sections=_sections(beside, settings, results),
+    num_draws=within.NUM_DRAWS,
+    number=wording.number,
+    cell=functools.partial(_cell, settings),
+    ratio_text=curve_plots.ratio_text,
+    bounds_text=curve_plots.bounds_text,
+    agreement_lines=agreement.lines,
+    **_graded(results),
+    **_browser(settings, answers),
     **_result_tables(results, settings, contrasts),
   )
+
+
+def _cell(
+  settings: Settings, estimate: Estimate, is_share: bool, signed: bool = False
+) -> tables.Cell:
+  """Returns an estimate as text."""
+  limits = (0.0, 1.0)  # of dots that are not shown
+  return tables.cell(estimate, len(settings.seeds), is_share, limits, signed=signed)
+
+
+def _sections(
+  beside: Extras, settings: Settings, results: Results
+) -> list[tuple[str, str]]:
+  """Returns (id, title) of the sections that the config asks for."""
+  known = [
+    ("curves", "Doses", beside.curves),
+    ("pareto", "Pareto", beside.pareto),
+    ("paper", "Paper", beside.paper),
+    ("reference", "Reference", settings.reference and results.metrics),
+    ("graders", "Graders", results.graded or beside.agreement),
+  ]
+  return [(name, title) for name, title, found in known if found]
+
+
+def _graded(results: Results) -> dict[str, Any]:
+  """Returns who graded what, and which evaluations are rehearsals."""
+  graded = graders.by_evaluation(results.graded)
+  return {
+    "graded": graded,
+    "rehearsed": graders.is_rehearsed,
+    "rehearsals": [name for name in results.metrics if name in results.rehearsed],
+  }
+
+
+def _browser(settings: Settings, answers: transcripts.Collector) -> dict[str, Any]:
+  """Returns what the browser of answers needs: data, script and the script's hash."""
+  script = (_HERE / "page.js.jinja").read_text("utf-8")
+  digest = hashlib.sha256(script.encode("utf-8")).digest()
+  arms = json.dumps(list(settings.arms)).replace("<", "\\u003c")
+  return {
+    "blocks": answers.blocks(),
+    "share": answers.share,
+    "max_bytes": transcripts.MAX_BYTES,
+    "max_chars": transcripts.MAX_CHARS,
+    "arms_json": arms,
+    "script": script,
+    "script_hash": f"sha256-{base64.b64encode(digest).decode()}",
+  }
 
 
 def _result_tables(
@@ -103,10 +181,21 @@ def _result_tables(
       contrasts, settings, results.is_share(evaluation, metric)
     ),
     "more_contrasts": _more_contrasts(results, settings),
+    "reference": _against_reference(results, settings),
     "per_seed": {
       name: {key: tables.per_seed(results, settings, (name, key)) for key in keys}
       for name, keys in results.metrics.items()
     },
+  }
+
+
+def _against_reference(results: Results, settings: Settings) -> dict[str, tables.Grid]:
+  """Returns evaluation -> differences to the reference arm on all of its metrics."""
+  if settings.reference is None:
+    return {}
+  return {
+    name: tables.difference_grid(results, settings, [(name, key) for key in keys])
+    for name, keys in results.metrics.items()
   }
 
 

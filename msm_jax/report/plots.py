@@ -29,10 +29,10 @@ BLUE, VERMILION, GREEN, PURPLE, GREY = (
   "#cc79a7",
   "#888888",
 )
-_INK, _PAPER = "#101112", "#fefdfc"
+INK, PAPER = "#101112", "#fefdfc"
 PAGE_COLORS = {  # what a theme of the page may change
-  _INK: "currentColor",
-  _PAPER: "var(--paper)",
+  INK: "currentColor",
+  PAPER: "var(--paper)",
   BLUE: "var(--blue)",
   VERMILION: "var(--vermilion)",
 }
@@ -51,11 +51,11 @@ _STYLE = {
   "text.parse_math": False,
   "svg.fonttype": "none",
   **{
-    key: _INK
+    key: INK
     for key in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color")
   },
-  "ytick.color": _INK,
-  "figure.facecolor": _PAPER,
+  "ytick.color": INK,
+  "figure.facecolor": PAPER,
   "axes.facecolor": "none",
 }
 
@@ -96,8 +96,8 @@ def headline_bars(results: Results, settings: Settings) -> Plot:
   def draw(figure: Figure) -> None:
     _arm_bars(figure.subplots(), results, settings, evaluation, metric)
 
-  height = 0.36 * _num_lines(settings.arms) + 0.7
-  return _plot("headline", f"{metric} on {evaluation} for every arm", height, draw)
+  height = 0.36 * num_lines(settings.arms) + 0.7
+  return make("headline", f"{metric} on {evaluation} for every arm", height, draw)
 
 
 def evaluation_bars(
@@ -111,8 +111,8 @@ def evaluation_bars(
     axes.set_title(evaluation)
 
   name = f"{evaluation}_{metric}".replace("/", "_")
-  height = 0.27 * _num_lines(settings.arms) + 0.8
-  return _plot(name, f"{metric} on {evaluation} for every arm", height, draw)
+  height = 0.27 * num_lines(settings.arms) + 0.8
+  return make(name, f"{metric} on {evaluation} for every arm", height, draw)
 
 
 def contrast_forest(contrasts: Sequence[Contrast], is_share: bool) -> Plot:
@@ -120,15 +120,17 @@ def contrast_forest(contrasts: Sequence[Contrast], is_share: bool) -> Plot:
 
   def draw(figure: Figure) -> None:
     axes = figure.subplots()
-    axes.axvline(0, color=_INK, linewidth=0.9)
+    axes.axvline(0, color=INK, linewidth=0.9)
     for row, contrast in enumerate(contrasts):
       color = PURPLE if contrast.is_difference else GREEN
-      _estimate_row(axes, row, contrast.estimate, _scale(is_share), color, bar=False)
+      mark = "s" if contrast.is_difference else "o"
+      scale = scale_of(is_share)
+      estimate_row(axes, row, contrast.estimate, scale, color, bar=False, mark=mark)
     unit = "points" if is_share else contrasts[0].metric
-    _finish_rows(axes, [c.label for c in contrasts], f"difference, {unit}")
+    finish_rows(axes, [c.label for c in contrasts], f"difference, {unit}")
 
-  height = 0.42 * _num_lines([c.label for c in contrasts]) + 0.7
-  return _plot("contrasts", "differences between arms, paired by seed", height, draw)
+  height = 0.42 * num_lines([c.label for c in contrasts]) + 0.7
+  return make("contrasts", "differences between arms, paired by seed", height, draw)
 
 
 def loss_curves(
@@ -156,9 +158,9 @@ def loss_curves(
     axes.set_title(f"{name} ({len(curves)} seed{'s' * (len(curves) > 1)})")
     axes.set_xlabel("step")
     axes.set_ylabel("loss, nats / target token")
-    axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
 
-  return _plot(f"loss_{name}", f"training loss of {name}", 2.5, draw)
+  return make(f"loss_{name}", f"training loss of {name}", 2.5, draw)
 
 
 def _arm_bars(
@@ -167,23 +169,32 @@ def _arm_bars(
   is_share = results.is_share(evaluation, metric)
   colors = arm_colors(settings)
   if is_share:
-    axes.axvline(50, color=_INK, linewidth=0.8, linestyle=(0, (1, 2)))
+    axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
   for row, arm in enumerate(settings.arms):
     estimate = results.estimate(arm, evaluation, metric)
-    _estimate_row(axes, row, estimate, _scale(is_share), colors[arm], bar=is_share)
+    estimate_row(axes, row, estimate, scale_of(is_share), colors[arm], bar=is_share)
   unit = f"{metric}, {'% of answers' if is_share else 'mean'}"
-  _finish_rows(axes, list(settings.arms), unit)
+  if evaluation in results.rehearsed:
+    unit += " (REHEARSAL: measures nothing)"
+  finish_rows(axes, list(settings.arms), unit)
   if is_share:
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0), max(high, 100))
 
 
-def _scale(is_share: bool) -> float:
+def scale_of(is_share: bool) -> float:
+  """Returns what a value is shown times."""
   return 100.0 if is_share else 1.0
 
 
-def _estimate_row(
-  axes: Axes, row: int, estimate: Estimate, scale: float, color: str, bar: bool
+def estimate_row(
+  axes: Axes,
+  row: int,
+  estimate: Estimate,
+  scale: float,
+  color: str,
+  bar: bool,
+  mark: str = "o",
 ) -> None:
   """Draws one row; an arm without any seed says so."""
   if estimate.mean is None:
@@ -204,38 +215,39 @@ def _estimate_row(
   axes.plot(
     dots,
     row + lift,
-    "o",
+    mark,
     color=color,
     markersize=4,
     alpha=0.85,
-    markeredgecolor=_PAPER,
+    markeredgecolor=PAPER,
     markeredgewidth=0.5,
   )
   if estimate.interval is not None:
     low, high = (scale * value for value in estimate.interval)
-    axes.plot([low, high], [row, row], color=_INK, linewidth=1.6)
+    axes.plot([low, high], [row, row], color=INK, linewidth=1.6)
   axes.plot(
     mean,
     row,
     "D",
-    color=_INK,
+    color=INK,
     markersize=5.5,
-    markeredgecolor=_PAPER,
+    markeredgecolor=PAPER,
     markeredgewidth=0.8,
   )
 
 
-def _finish_rows(axes: Axes, labels: Sequence[str], xlabel: str) -> None:
-  axes.set_yticks(range(len(labels)), [_wrap(label) for label in labels])
+def finish_rows(axes: Axes, labels: Sequence[str], xlabel: str) -> None:
+  """Labels rows from the top down."""
+  axes.set_yticks(range(len(labels)), [wrap(label) for label in labels])
   axes.set_ylim(len(labels) - 0.45, -0.55)
   axes.tick_params(axis="y", length=0)
   axes.spines["left"].set_visible(False)
   axes.set_xlabel(xlabel)
   axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
-  axes.grid(axis="x", color=_INK, alpha=0.12, linewidth=0.6)
+  axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
 
 
-def _wrap(label: str) -> str:
+def wrap(label: str) -> str:
   """Returns a label in short lines, broken after '+', '_' and ' ' where it can be."""
   lines = [""]
   for part in re.findall(rf"[^+_ ]{{1,{_LABEL_CHARS}}}[+_ ]?|[+_ ]", label):
@@ -245,9 +257,9 @@ def _wrap(label: str) -> str:
   return "\n".join(lines)
 
 
-def _num_lines(labels: Iterable[str]) -> float:
+def num_lines(labels: Iterable[str]) -> float:
   """Returns the number of rows, where a further line of a label is half a row."""
-  return sum(1 + _wrap(label).count("\n") / 2 for label in labels)
+  return sum(1 + wrap(label).count("\n") / 2 for label in labels)
 
 
 def _thin(losses: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -260,7 +272,8 @@ def _thin(losses: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
   )
 
 
-def _plot(name: str, alt: str, height: float, draw: Callable[[Figure], None]) -> Plot:
+def make(name: str, alt: str, height: float, draw: Callable[[Figure], None]) -> Plot:
+  """Returns what `draw` puts on a figure, `height` inches high, as PNG and SVG."""
   style: dict[str, Any] = {**_STYLE, "svg.hashsalt": name}
   with matplotlib.rc_context(style):
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")

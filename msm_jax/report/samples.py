@@ -12,11 +12,11 @@ _MAX_CHARS = 3000
 _BODY = {"kind", "text", "messages", "options"}
 
 
-def clip(text: str) -> str:
-  """Returns `text`, shortened with a note of what was cut."""
-  if len(text) <= _MAX_CHARS:
+def clip(text: str, most: int = _MAX_CHARS) -> str:
+  """Returns `text`, shortened to `most` characters with a note of what was cut."""
+  if len(text) <= most:
     return text
-  return f"{text[:_MAX_CHARS]} ... ({len(text) - _MAX_CHARS} more characters)"
+  return f"{text[:most]} ... ({len(text) - most} more characters)"
 
 
 def plain(value: Any) -> str:
@@ -38,9 +38,7 @@ def record(value: Mapping[str, Any]) -> dict[str, Any]:
     turns = [("", str(value.get("text", "")))]
   else:
     turns = messages(value.get("messages") or [])
-  turns += [
-    ("option", str(option.get("text"))) for option in value.get("options") or ()
-  ]
+  turns += [("option", str(each.get("text"))) for each in value.get("options") or ()]
   about = [value.get(key) for key in ("doc_type", "domain", "subdomain", "category")]
   title = ", ".join(str(item) for item in about if item)
   return {
@@ -84,7 +82,7 @@ def _question(
 ) -> dict[str, Any]:
   lines = results.answers[evaluation, name]
   first = next(iter(lines.values()))
-  options = [_option(option) for option in first.get("options") or ()]
+  options = [option(each) for each in first.get("options") or ()]
   return {
     "evaluation": evaluation,
     "id": name,
@@ -96,12 +94,12 @@ def _question(
   }
 
 
-def _option(option: Any) -> str:
+def option(value: Any) -> str:
   """Returns the text of an option with the properties that hold for it."""
-  if not isinstance(option, Mapping):
-    return str(option)
-  holds = [key for key, value in option.items() if value is True]
-  return f"{option.get('text')} ({', '.join(holds) or 'neither'})"
+  if not isinstance(value, Mapping):
+    return str(value)
+  holds = [key for key, item in value.items() if item is True]
+  return f"{value.get('text')} ({', '.join(holds) or 'neither'})"
 
 
 def _answer(line: Mapping[str, Any]) -> dict[str, str]:

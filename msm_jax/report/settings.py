@@ -4,7 +4,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from msm_jax import fields
 from msm_jax.errors import UserError
+from msm_jax.report import curve_settings
+
+_FIELDS = (
+  "title",
+  "notes",
+  "headline",
+  "contrasts",
+  "differences",
+  "controls",
+  "reference",
+  "curves",
+  "pareto",
+  "paper",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +32,8 @@ class Settings:
     differences: (label, contrast_label_a, contrast_label_b), paired by seed.
     arms: arm -> path of stages; short paths first, then in the order of the config.
     controls: arms that are marked as controls.
+    reference: the arm that every other one is also compared with; None for none.
+    curves, pareto, paper: see `curve_settings`.
     notes: text shown under the headline.
   """
 
@@ -27,11 +44,20 @@ class Settings:
   contrasts: tuple[tuple[str, str, str], ...]
   differences: tuple[tuple[str, str, str], ...]
   controls: tuple[str, ...]
+  reference: str | None
+  curves: tuple[curve_settings.Curve, ...]
+  pareto: tuple[curve_settings.Pareto, ...]
+  paper: curve_settings.Paper | None
   arms: dict[str, tuple[str, ...]]
   seeds: tuple[int, ...]
   evals: tuple[str, ...]
   stages: dict[str, dict[str, Any]]
   corpora: dict[str, dict[str, Any]]
+
+  @property
+  def is_single(self) -> bool:
+    """Whether the study has one seed, so that intervals are within it."""
+    return len(self.seeds) == 1
 
   def run_paths(self) -> list[tuple[str, ...]]:
     """Returns every path of stages that some arm needs trained, prefixes first."""
@@ -55,6 +81,8 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     raise UserError("config.arms is empty: a report needs at least one arm")
   if not config.get("seeds"):
     raise UserError("config.seeds is empty: a report needs at least one seed")
+  for name in report:
+    fields.check_known(name, _FIELDS, "config.report", "the report")
   contrasts = _tuples(report, "contrasts", 3)
   first = contrasts[0][1:] if contrasts else ()
   settings = Settings(
@@ -65,6 +93,10 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     contrasts=contrasts,
     differences=_tuples(report, "differences", 3),
     controls=tuple(report.get("controls") or [a for a in arms if a not in first]),
+    reference=report.get("reference"),
+    curves=curve_settings.curves(report.get("curves"), arms),
+    pareto=curve_settings.pareto(report.get("pareto"), arms),
+    paper=curve_settings.paper(report.get("paper"), arms),
     arms=dict(sorted(arms.items(), key=lambda item: len(item[1]))),
     seeds=tuple(int(seed) for seed in config.get("seeds") or ()),
     evals=tuple(config.get("evals") or ()),
@@ -104,7 +136,10 @@ def _check_names(settings: Settings) -> None:
     if labels.count(label) > 1:
       raise UserError(f"config.report has two contrasts called {label!r}: rename one")
   named = {f"contrasts, {row[0]!r}": row[1:] for row in settings.contrasts}
-  for where, arms in {**named, "controls": settings.controls}.items():
+  named |= {"controls": settings.controls, "reference": ()}
+  if settings.reference is not None:
+    named["reference"] = (settings.reference,)
+  for where, arms in named.items():
     _check_known(where, arms, settings.arms, "arm")
   for label, *parts in settings.differences:
     known = [row[0] for row in settings.contrasts]

@@ -2,17 +2,20 @@
 
 The seed is the unit: answers of one trained model share that model, so they say how
 well that model is measured and nothing about the next seed. Between seeds the interval
-is Student's t; within a seed, for scores that are 0 or 1, it is Wilson's.
+is Student's t; `within` has those within a seed. A study of one seed has no other, and
+then says so (`unit`).
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from scipy import special
 
 CONFIDENCE = 0.95
+SEEDS, ANSWERS = "seeds", "answers"
 _ROUNDING = 1e-12  # differences of shares that are equal in exact arithmetic
 
 
@@ -24,13 +27,16 @@ class Estimate:
     values: seed -> value, in order of seed.
     mean: None without any seed.
     sd: sample standard deviation (n - 1); None with fewer than two seeds.
-    interval: (low, high) at 95 %; None with fewer than two seeds.
+    interval: (low, high) at 95 %; None with fewer than two seeds, unless it is one
+      within the seed.
+    unit: what the interval is over: SEEDS, or ANSWERS of the only seed.
   """
 
   values: dict[int, float]
   mean: float | None
   sd: float | None
   interval: tuple[float, float] | None
+  unit: str = SEEDS
 
   @property
   def num_seeds(self) -> int:
@@ -59,6 +65,7 @@ class Estimate:
       "sd": self.sd,
       "interval": None if self.interval is None else list(self.interval),
       "num_seeds": self.num_seeds,
+      "unit": None if self.interval is None else self.unit,
     }
 
 
@@ -80,6 +87,19 @@ def estimate(values: Mapping[int, float]) -> Estimate:
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Estimate:
   """Returns the estimate of `a - b` over the seeds that both have."""
   return estimate({seed: a[seed] - b[seed] for seed in a.keys() & b.keys()})
+
+
+def within_one(found: Estimate, bounds: Any) -> Estimate:
+  """Returns the estimate of a study's only seed with an interval within that seed.
+
+  Args:
+    found: of one seed.
+    bounds: has `low` and `high`; None: there is no interval.
+  """
+  if bounds is None:
+    return found
+  interval = (bounds.low, bounds.high)
+  return dataclasses.replace(found, interval=interval, unit=ANSWERS)
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from msm_jax.report import wording
+from msm_jax.report import graders, wording
 from msm_jax.report.contrasts import Contrast
 from msm_jax.report.results import Results
 from msm_jax.report.settings import Settings
@@ -44,10 +44,21 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Head:
+  """The head of a column; `grader` is None where none was asked."""
+
+  evaluation: str
+  metric: str
+  unit: str
+  grader: graders.Graded | None
+  is_rehearsal: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
   """Arms by (evaluation, metric)."""
 
-  columns: tuple[tuple[str, str, str], ...]  # evaluation, metric, unit
+  columns: tuple[Head, ...]
   rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
@@ -90,9 +101,7 @@ def grid(results: Results, settings: Settings, columns: Sequence[Column]) -> Gri
     for column in columns
   }
   return Grid(
-    columns=tuple(
-      (*column, "%" if results.is_share(*column) else "mean") for column in columns
-    ),
+    columns=_heads(results, columns),
     rows=tuple(
       (
         arm,
@@ -103,6 +112,51 @@ def grid(results: Results, settings: Settings, columns: Sequence[Column]) -> Gri
       )
       for arm in settings.arms
     ),
+  )
+
+
+def difference_grid(
+  results: Results, settings: Settings, columns: Sequence[Column]
+) -> Grid:
+  """Returns the table of every arm minus `settings.reference`, paired by seed."""
+  reference = settings.reference
+  arms = [arm for arm in settings.arms if arm != reference]
+  found = {
+    (arm, column): results.difference(arm, reference, *column)
+    for arm in arms
+    for column in columns
+  }
+  cells = {}
+  for column in columns:
+    own = [found[arm, column] for arm in arms]
+    limits = _limits(own, is_share=False, around_zero=True)
+    is_share = results.is_share(*column)
+    for arm in arms:
+      estimate = found[arm, column]
+      remark = wording.signs(estimate) if estimate.num_seeds > 1 else ""
+      cells[arm, column] = cell(
+        estimate, len(settings.seeds), is_share, limits, signed=True, remark=remark
+      )
+  return Grid(
+    columns=_heads(results, columns, signed=True),
+    rows=tuple((arm, tuple(cells[arm, column] for column in columns)) for arm in arms),
+  )
+
+
+def _heads(
+  results: Results, columns: Sequence[Column], signed: bool = False
+) -> tuple[Head, ...]:
+  graded = graders.by_evaluation(results.graded)
+  share = "points" if signed else "%"
+  return tuple(
+    Head(
+      evaluation=evaluation,
+      metric=metric,
+      unit=share if results.is_share(evaluation, metric) else "mean",
+      grader=graded.get(evaluation),
+      is_rehearsal=graders.is_rehearsed(evaluation, graded.get(evaluation)),
+    )
+    for evaluation, metric in columns
   )
 
 
@@ -149,20 +203,27 @@ def cell(
 
 def per_seed(
   results: Results, settings: Settings, column: Column
-) -> list[tuple[str, list[tuple[str, str, int] | None]]]:
-  """Returns arm -> per seed (value, Wilson interval, n), None where missing."""
+) -> list[tuple[str, list[tuple[str, str, str] | None]]]:
+  """Returns arm -> per seed (value, interval, remark), None where missing."""
   is_share = results.is_share(*column)
 
-  def one(arm: str, seed: int) -> tuple[str, str, int] | None:
+  def one(arm: str, seed: int) -> tuple[str, str, str] | None:
     value = results.values.get((arm, seed, *column))
     if value is None:
       return None
-    bounds = value.wilson()
-    text = ""
-    if bounds is not None:
-      low, high = (wording.number(bound, is_share) for bound in bounds)
+    remark = [f"n={value.n:,}".replace(",", "\u2009")]
+    if value.num_unscored:
+      remark.append(f"{value.num_unscored} without a score")
+    found, text = value.interval, ""
+    if found is not None:
+      low, high = (wording.number(bound, is_share) for bound in (found.low, found.high))
       text = f"[{low}, {high}]"
-    return wording.number(value.value, is_share), text, value.n
+      unit = "clusters" if value.is_clustered else "answers"
+      remark.append(f"{found.method}, {found.num_units} {unit}")
+    graded = results.graded.get((arm, seed, column[0]))
+    if graded is not None and graded.in_vain():
+      remark.append(f"verdicts: {graded.in_vain()}")
+    return wording.number(value.value, is_share), text, "; ".join(remark)
 
   return [(arm, [one(arm, seed) for seed in settings.seeds]) for arm in settings.arms]
 
@@ -176,7 +237,8 @@ def _arm_cell(
   limits: tuple[float, float],
 ) -> Cell:
   is_share = results.is_share(*column)
-  remark = _parse_rate(results, arm, column)
+  remarks = [_parse_rate(results, arm, column), _in_vain(results, arm, column[0])]
+  remark = "; ".join(filter(None, remarks))
   return cell(estimate, len(settings.seeds), is_share, limits, remark=remark)
 
 
@@ -190,6 +252,14 @@ def _parse_rate(results: Results, arm: str, column: Column) -> str:
     return ""
   rate = sum(value.n for value in found) / answers
   return f"parsed {wording.number(rate, True)}%"
+
+
+def _in_vain(results: Results, arm: str, evaluation: str) -> str:
+  """Returns '3 unparsed, 1 failed of 900 verdicts' for what a grader read."""
+  found = [v for k, v in results.graded.items() if (k[0], k[2]) == (arm, evaluation)]
+  whole = graders.merged(found)
+  text = whole.in_vain()
+  return f"{text} of {whole.total} verdicts" if text else ""
 
 
 def _limits(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from msm_jax.report.contrasts import Contrast
 from msm_jax.report.results import Results, seed_list
 from msm_jax.report.settings import Settings
-from msm_jax.report.statistics import Estimate
+from msm_jax.report.statistics import ANSWERS, Estimate
 
 MINUS = "\u2212"
 DASH = "\u2013"
@@ -26,7 +26,9 @@ def interval(
   if estimate.interval is None:
     return "n=1, no interval" if estimate.num_seeds else "no result"
   low, high = (number(value, is_share, signed) for value in estimate.interval)
-  return f"{low} to {high}" if words else f"[{low}, {high}]"
+  if words:
+    return f"{low} to {high}"
+  return f"[{low}, {high}]" + (" in one seed" if estimate.unit == ANSWERS else "")
 
 
 def signs(estimate: Estimate) -> str:
@@ -49,6 +51,11 @@ def contrast_sentence(contrast: Contrast, is_share: bool) -> str:
   text += " points" if is_share else ""
   if estimate.interval is None:
     text += " (n=1, no interval)"
+  elif estimate.unit == ANSWERS:
+    text += (
+      f" (95% interval {interval(estimate, is_share, signed=True, words=True)} within "
+      "the only seed, over its answers; it says nothing about another seed)"
+    )
   else:
     text += (
       f" (95% interval {interval(estimate, is_share, signed=True, words=True)}; "
