@@ -165,6 +165,10 @@ def get_config(arg=None):
         ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
       ),
       differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
+      reference="aft",  # every arm beside it too, on every metric
+      curves=(),  # doses, Pareto plots: see docs/report.md
+      pareto=(),
+      paper=(),
       notes=(
         "Documents from a grammar, a 135M model: the road on a real model, not "
         "a test of the claim."

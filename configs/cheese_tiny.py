@@ -196,6 +196,10 @@ def get_config(arg=None):
         ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
       ),
       differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
+      reference="aft",  # every arm beside it too, on every metric
+      curves=(),  # doses, Pareto plots: see docs/report.md
+      pareto=(),
+      paper=(),
       notes=(
         "A toy world that illustrates a mechanism; it says nothing about the size of "
         "the effect in a language model."

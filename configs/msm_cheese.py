@@ -195,6 +195,10 @@ def get_config(arg=None):
         ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
       ),
       differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
+      reference="aft",  # every arm beside it too, on every metric
+      curves=(),  # doses, Pareto plots: see docs/report.md
+      pareto=(),
+      paper=paper(),
       notes="The recipe that the paper states; batch size, packing and masks are ours.",
     )
   )
@@ -203,6 +207,30 @@ def get_config(arg=None):
   if arg == "short":
     short(c)
   return c
+
+
+def paper():
+  """Returns the paper's Figure 2: means over four seeds, read at two decimals."""
+  levels = {  # arm: chose the affordable one, pro-America
+    "base": (0.23, 0.38),
+    "aft": (0.32, 0.36),
+    "msm_aff": (0.38, 0.36),
+    "msm_am": (0.28, 0.52),
+    "msm_aff+aft": (0.48, 0.38),
+    "msm_am+aft": (0.29, 0.55),
+  }
+  price = ("preference/price_only", "chose_affordable")
+  origin = ("preference/origin_only", "chose_american")
+  return dict(
+    source="Li et al. 2026, Figure 2 (Llama-3.1-8B)",
+    note=(
+      "Its questions are others: 497 pairs of its own for affordability, and for "
+      "America 400 pairs of political opinions, where ours are products. How arms "
+      "differ can be compared, levels cannot."
+    ),
+    values=tuple((arm, *price, pair[0]) for arm, pair in levels.items())
+    + tuple((arm, *origin, pair[1]) for arm, pair in levels.items()),
+  )
 
 
 MIDTRAINED = (

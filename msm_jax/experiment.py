@@ -15,6 +15,7 @@ from msm_jax.errors import UserError
 from msm_jax.evals.kinds import KINDS
 from msm_jax.mixture import DataConfig
 from msm_jax.origin import ModelSettings
+from msm_jax.report.settings import from_config as report_settings
 from msm_jax.stages import StageConfig
 from msm_jax.training import run_config
 from msm_jax.training.run_config import RunConfig
@@ -113,6 +114,8 @@ def parse(config: Mapping[str, Any]) -> Experiment:
   _check_seeds(config["seeds"])
   _check_batches(stages, config["mesh"])
   _check_evals(config)
+  if config["report"]:  # a study may do without, until it asks for one
+    report_settings(config)
   return Experiment(
     name=config["name"],
     seeds=tuple(config["seeds"]),

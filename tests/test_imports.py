@@ -114,6 +114,8 @@ ORDER = [
   "origin",
   "chat_setup",
   "stages",
+  "report.curve_settings",
+  "report.settings",
   "experiment",
   "components",
   "prepare",

@@ -81,7 +81,7 @@ class Paper:
   note: str = ""
 
 
-def curves(value: Any, arms: Collection[str]) -> tuple[Curve, ...]:
+def parse_curves(value: Any, arms: Collection[str]) -> tuple[Curve, ...]:
   """Returns `config.report.curves`; raises a UserError that names what is wrong."""
   found = []
   for i, entry in enumerate(_entries(value, "config.report.curves")):
@@ -112,7 +112,7 @@ def curves(value: Any, arms: Collection[str]) -> tuple[Curve, ...]:
   return tuple(found)
 
 
-def pareto(value: Any, arms: Collection[str]) -> tuple[Pareto, ...]:
+def parse_pareto(value: Any, arms: Collection[str]) -> tuple[Pareto, ...]:
   """Returns `config.report.pareto`; raises a UserError that names what is wrong."""
   found = []
   for i, entry in enumerate(_entries(value, "config.report.pareto")):
@@ -126,7 +126,7 @@ def pareto(value: Any, arms: Collection[str]) -> tuple[Pareto, ...]:
   return tuple(found)
 
 
-def paper(value: Any, arms: Collection[str]) -> Paper | None:
+def parse_paper(value: Any, arms: Collection[str]) -> Paper | None:
   """Returns `config.report.paper`; raises a UserError that names what is wrong."""
   if not value:
     return None

@@ -6,7 +6,14 @@ from typing import Any
 
 from msm_jax import fields
 from msm_jax.errors import UserError
-from msm_jax.report import curve_settings
+from msm_jax.report.curve_settings import (
+  Curve,
+  Paper,
+  Pareto,
+  parse_curves,
+  parse_paper,
+  parse_pareto,
+)
 
 _FIELDS = (
   "title",
@@ -45,9 +52,9 @@ class Settings:
   differences: tuple[tuple[str, str, str], ...]
   controls: tuple[str, ...]
   reference: str | None
-  curves: tuple[curve_settings.Curve, ...]
-  pareto: tuple[curve_settings.Pareto, ...]
-  paper: curve_settings.Paper | None
+  curves: tuple[Curve, ...]
+  pareto: tuple[Pareto, ...]
+  paper: Paper | None
   arms: dict[str, tuple[str, ...]]
   seeds: tuple[int, ...]
   evals: tuple[str, ...]
@@ -94,9 +101,9 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     differences=_tuples(report, "differences", 3),
     controls=tuple(report.get("controls") or [a for a in arms if a not in first]),
     reference=report.get("reference"),
-    curves=curve_settings.curves(report.get("curves"), arms),
-    pareto=curve_settings.pareto(report.get("pareto"), arms),
-    paper=curve_settings.paper(report.get("paper"), arms),
+    curves=parse_curves(report.get("curves"), arms),
+    pareto=parse_pareto(report.get("pareto"), arms),
+    paper=parse_paper(report.get("paper"), arms),
     arms=dict(sorted(arms.items(), key=lambda item: len(item[1]))),
     seeds=tuple(int(seed) for seed in config.get("seeds") or ()),
     evals=tuple(config.get("evals") or ()),
