@@ -345,6 +345,14 @@ def test_the_page_escapes_documents_and_shows_steps_hashes_and_answers(
   assert "\u22122.500" in text  # a log-probability
 
 
+def test_what_the_config_does_not_ask_for_is_not_there(study: pathlib.Path):
+  summary = json.loads((study / "report" / "summary.json").read_text())
+  assert not {"curves", "pareto", "paper", "reference", "agreement"} & summary.keys()
+  text = (study / "report" / "index.html").read_text()
+  for name in ("curves", "pareto", "paper", "reference", "graders"):
+    assert f'id="{name}"' not in text
+
+
 def test_every_figure_of_the_page_is_a_png_too(study: pathlib.Path):
   images = sorted(path.name for path in (study / "report").glob("*.png"))
   text = (study / "report" / "index.html").read_text()

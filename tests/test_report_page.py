@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import report_doses
 import report_workdir
 
 from msm_jax import report
@@ -123,6 +125,13 @@ class Page:
     result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
     return result["result"].get("value")
 
+  def wait(self, expression: str, seconds: float = 20) -> None:
+    """Returns once a JavaScript expression is true."""
+    end = time.monotonic() + seconds
+    while not self.evaluate(expression):
+      assert time.monotonic() < end, f"never true: {expression}"
+      time.sleep(0.05)
+
   def screenshot(self, path: pathlib.Path, height: int | None = None) -> None:
     """Writes a PNG of the page, cut off at `height`."""
     size = self.call("Page.getLayoutMetrics")["cssContentSize"]
@@ -187,3 +196,99 @@ def test_printing_gives_pages(html: pathlib.Path, browser: Page):
   browser.open(html.as_uri(), 1280)
   printed = base64.b64decode(browser.call("Page.printToPDF")["data"])
   assert printed.startswith(b"%PDF") and len(printed) > 20_000
+
+
+# All answers, in a study whose models wrote hostile text
+
+
+_COUNT = "document.getElementById('t-count').textContent"
+
+
+@pytest.fixture(scope="module")
+def doses(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  return report.build(report_doses.make(tmp_path_factory.mktemp("doses")))
+
+
+@pytest.fixture
+def answers(doses: pathlib.Path, browser: Page) -> Page:
+  """The page with the browser of answers unpacked."""
+  browser.console.clear()
+  browser.requests.clear()
+  browser.open(doses.as_uri(), 1280)
+  browser.evaluate("document.getElementById('browser').open = true")
+  browser.wait(f"{_COUNT}.includes('questions')")
+  return browser
+
+
+def _set(page: Page, control: str, value: object) -> None:
+  """Sets a control as a person would and waits for what it shows."""
+  page.evaluate(f"{_COUNT.removesuffix('.textContent')}.textContent = 'waiting'")
+  field = "checked" if isinstance(value, bool) else "value"
+  page.evaluate(
+    f"{{ const c = document.getElementById('t-{control}');"
+    f" c.{field} = {json.dumps(value)};"
+    " c.dispatchEvent(new Event('change')); c.dispatchEvent(new Event('input')); }"
+  )
+  page.wait(f"{_COUNT}.includes('questions')")
+
+
+def _count(page: Page) -> str:
+  return page.evaluate(_COUNT).split(";")[0]
+
+
+def test_all_answers_are_there_and_hostile_text_stays_text(answers: Page):
+  assert _count(answers) == f"{8 * 3 * 72} answers to {3 * 72} questions"
+  shown = answers.evaluate("document.querySelector('.said').textContent")
+  assert shown == report_doses.HOSTILE
+  assert answers.evaluate("document.querySelectorAll('img').length") == 0
+  cards = "document.querySelector('.group .answers').children.length"
+  assert answers.evaluate(cards) == 8  # the arms side by side
+  assert answers.console == []
+  assert not [url for url in answers.requests if not url.startswith(("file:", "data:"))]
+
+
+def test_answers_are_filtered_by_arm_seed_score_text_and_what_has_no_score(
+  answers: Page, doses: pathlib.Path
+):
+  kept = report_doses.block(doses.read_text("utf-8"), "harm")["answers"]
+  _set(answers, "arm", "msm")
+  _set(answers, "seed", "1")
+  assert _count(answers) == "72 answers to 72 questions"
+  _set(answers, "test", "is")
+  yes = sum(a[1] == "msm" and a[2] == 1 and a[6][0] == 1 for a in kept)
+  assert _count(answers) == f"{yes} answers to {yes} questions"
+  _set(answers, "test", "none")
+  none = sum(a[1] == "msm" and a[2] == 1 and a[6][0] is None for a in kept)
+  assert _count(answers) == f"{none} answers to {none} questions"
+  for control in ("test", "arm", "seed"):
+    _set(answers, control, "")
+  _set(answers, "unparsed", True)
+  unread = sum(a[8] for a in kept)
+  assert _count(answers).startswith(f"{unread} answers")
+  _set(answers, "unparsed", False)
+  _set(answers, "text", "<IMG SRC=X")
+  hostile = sum(a[3] == report_doses.HOSTILE for a in kept)
+  assert _count(answers).startswith(f"{hostile} answers")
+  _set(answers, "text", "no such words")
+  assert _count(answers) == "0 answers to 0 questions"
+
+
+def test_answers_are_shown_ten_questions_at_a_time_and_by_evaluation(answers: Page):
+  assert answers.evaluate("document.querySelectorAll('.group').length") == 10
+  answers.evaluate("document.getElementById('t-after').click()")
+  assert "questions 11 to 20" in answers.evaluate(_COUNT)
+  _set(answers, "block", "qa")
+  assert _count(answers) == f"{8 * 3 * 20} answers to {3 * 20} questions"
+  assert answers.evaluate("document.getElementById('t-before').disabled") is True
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_of_doses_fits_with_everything_open(
+  doses: pathlib.Path, browser: Page, width: int
+):
+  browser.console.clear()
+  browser.open(doses.as_uri(), width, dark=width == 400)
+  browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+  browser.wait(f"{_COUNT}.includes('questions')")
+  assert browser.evaluate("document.documentElement.scrollWidth") <= width
+  assert browser.console == []

@@ -172,7 +172,9 @@ def _arm_bars(
     axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
   for row, arm in enumerate(settings.arms):
     estimate = results.estimate(arm, evaluation, metric)
-    estimate_row(axes, row, estimate, scale_of(is_share), colors[arm], bar=is_share)
+    mark = "s" if colors[arm] == VERMILION else "o"
+    scale = scale_of(is_share)
+    estimate_row(axes, row, estimate, scale, colors[arm], bar=is_share, mark=mark)
   unit = f"{metric}, {'% of answers' if is_share else 'mean'}"
   if evaluation in results.rehearsed:
     unit += " (REHEARSAL: measures nothing)"

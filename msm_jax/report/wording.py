@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from msm_jax.report import graders
 from msm_jax.report.contrasts import Contrast
 from msm_jax.report.results import Results, seed_list
 from msm_jax.report.settings import Settings
@@ -76,10 +77,16 @@ def headline(
   if not results.values:
     return ["No evaluation has been run yet: there is no result to report."]
   if metric not in results.metrics.get(evaluation, ()):
-    return [f"There is no result for {metric} on {evaluation} yet."]
+    line = f"There is no result for {metric} on {evaluation} yet"
+    if f"{graders.PREFIX}{evaluation}" in results.metrics:
+      line += ": its grading was a rehearsal, which measures nothing"
+    return [f"{line}."]
   is_share = results.is_share(evaluation, metric)
   lines = [contrast_sentence(contrast, is_share) for contrast in contrasts]
-  first = f"On {evaluation}, {metric}: {_levels(settings, results, contrasts)}."
+  rehearsed = " (REHEARSAL: measures nothing)" * (evaluation in results.rehearsed)
+  first = (
+    f"On {evaluation}{rehearsed}, {metric}: {_levels(settings, results, contrasts)}."
+  )
   lines = [f"{first} {lines[0]}", *lines[1:]] if lines else [first]
   lacking = results.num_expected - results.num_present
   if lacking:
