@@ -194,13 +194,14 @@ def _load_file(
     evaluation = _check_line(line, arm, seed, where)
     cluster = line.get("cluster")
     unit = f"id {line.get('id', number)}" if cluster is None else f"cluster {cluster}"
+    named = (evaluation, *line.get("also", ()))
     if cluster is not None:
-      clustered.add(evaluation)
+      clustered.update(named)
     for metric, score in line["scores"].items():
       weight = (line.get("weights") or {}).get(metric, 1)
       pair = _number(score, weight, where, metric)
-      for name_ in (evaluation, *line.get("also", ())):
-        scores[name_, metric].append((*pair, unit))
+      for known in named:
+        scores[known, metric].append((*pair, unit))
     if line.get("verdicts"):
       graded = results.graded.setdefault((arm, seed, evaluation), graders.Graded())
       graded.add(line, where)
