@@ -6,6 +6,7 @@ before is at work, goes with the next one.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -54,12 +55,19 @@ class Collector:
 
     def work():
       error: BaseException | None = None
+      held: list[tuple[int, Any]] = []  # the last one waits until the work is over
       try:
-        for number, result in self._work([request for request, _ in batch]):
-          loop.call_soon_threadsafe(_settle, batch[number][1], result, None)
+        for found in self._work([request for request, _ in batch]):
+          settle(held)
+          held = [found]
       except BaseException as raised:  # it belongs to those who wait
         error = raised
-      loop.call_soon_threadsafe(finish, error)
+      settle(held)
+      _tell(loop, finish, error)
+
+    def settle(found: Sequence[tuple[int, Any]]):
+      for number, result in found:
+        _tell(loop, _settle, batch[number][1], result, None)
 
     def finish(error: BaseException | None):
       missing = error or RuntimeError("a request was left without an answer")
@@ -70,6 +78,11 @@ class Collector:
     if batch:
       threading.Thread(target=work, daemon=True, name="inspect-batch").start()
       await done
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable, *args: Any) -> None:
+  with contextlib.suppress(RuntimeError):  # closed: nobody waits any more
+    loop.call_soon_threadsafe(callback, *args)
 
 
 def _settle(future: asyncio.Future, result: Any, error: BaseException | None) -> None:

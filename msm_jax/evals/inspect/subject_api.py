@@ -108,6 +108,7 @@ class SubjectAPI(ModelAPI):
       raise UserError(f"-M batch_size={batch_size}: at least 1")
     self._asked = open_(model_name)
     chat.stop_id(self._asked.subject.tokenizer)  # refuses one without a template
+    self._kept = self._asked.transcripts
     self._collector = collecting.Collector(self._complete)
     self._counts: collections.Counter[str] = collections.Counter()
 
@@ -194,13 +195,23 @@ class SubjectAPI(ModelAPI):
 
   def _complete(self, requests: Sequence[_Request]) -> Iterator[tuple[int, Completion]]:
     """Yields (number, completion) of a batch; in a thread of its own."""
-    kept, open_ = self._asked.transcripts, []
+    open_ = []
     for i, request in enumerate(requests):
-      found = kept and kept.get(request.id, _key(request))
+      found = self._kept and self._kept.get(request.id, _key(request))
       if found:
         yield i, found
       else:
         open_.append(i)
+    try:
+      yield from self._complete_new(requests, open_)
+    finally:
+      if self._kept:
+        self._kept.flush()
+
+  def _complete_new(
+    self, requests: Sequence[_Request], open_: Sequence[int]
+  ) -> Iterator[tuple[int, Completion]]:
+    """Yields (number, completion) of those that nobody has asked before."""
     alike: dict[Sampling, list[int]] = {}
     for i in open_:
       alike.setdefault(requests[i].sampling, []).append(i)
@@ -210,11 +221,9 @@ class SubjectAPI(ModelAPI):
       with jax.set_mesh(self._asked.mesh):
         for n, completion in self._asked.subject.complete(prompts, seeds, sampling):
           request = requests[numbers[n]]
-          if kept:
-            kept.add(request.id, _key(request), completion)
+          if self._kept:
+            self._kept.add(request.id, _key(request), completion)
           yield numbers[n], completion
-    if kept:
-      kept.flush()
 
 
 def _key(request: _Request) -> Any:
