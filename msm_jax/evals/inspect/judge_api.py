@@ -19,8 +19,8 @@ from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput
 from msm_jax.errors import UserError
 from msm_jax.evals.grading import OK, Grader, Verdict
 from msm_jax.evals.inspect import collecting
+from msm_jax.evals.inspect.settings import STAGE
 
-STAGE = "inspect"
 Fields = Mapping[str, str]
 Answer = Callable[[Fields], Any]  # -> an awaitable verdict
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from msm_jax.evals.agentic import actions, verdicts
 from msm_jax.evals.grading import OK, Grader, Verdict
-from msm_jax.evals.inspect.settings import InspectConfig
+from msm_jax.evals.inspect.settings import COHERENCE, InspectConfig
 
 Line = dict[str, Any]
 _LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
-COHERENCE = "agentic_coherence"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

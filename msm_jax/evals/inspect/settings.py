@@ -8,12 +8,16 @@ from typing import Any
 from msm_jax import records
 from msm_jax.errors import UserError
 from msm_jax.evals.agentic import exfiltration, verdicts
+from msm_jax.evals.grading import Stage
 from msm_jax.evals.inspect import conditions
 
 MODELS = ("native", "hf", "vllm")
 BESIDE = ("inactive", "coherent")
 SCRATCHPADS = ("auto", "always", "never")
 OWN = "msm_jax/"
+# What scorers ask a grader goes out as it is, by a prompt that is all places.
+STAGE, COHERENCE = "inspect", "agentic_coherence"
+_VERDICT_TOKENS, _YES_NO_TOKENS = 250, 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,3 +132,19 @@ def sources(config: InspectConfig) -> dict[str, str]:
       f"the evaluation {config.task} needs the package {package}: "
       "pip install 'msm-jax[eval]', or the package that has the task"
     ) from None
+
+
+def stages(config: InspectConfig) -> list[Stage]:
+  """Returns what is asked of a grader: one verdict per answer, and coherence."""
+  found = [Stage(name=STAGE, response_tokens=_VERDICT_TOKENS)]
+  if config.task.startswith(OWN):  # its rubric stands within the other's places
+    found.append(Stage(name=exfiltration.STAGE, response_tokens=0, per_answer=0.0))
+  if "coherent" in config.beside:
+    found.append(Stage(name=COHERENCE, response_tokens=_YES_NO_TOKENS))
+  return found
+
+
+def num_answers(config: InspectConfig, num_items: int | None) -> int:
+  """Returns how many answers an arm and seed give, a sample to each condition."""
+  del num_items  # it has no corpus
+  return len(expanded(config, "task_args")) * config.epochs
