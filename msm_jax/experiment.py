@@ -12,7 +12,9 @@ from msm_jax import chat_setup, origin, quantised
 from msm_jax import fields as fields_lib
 from msm_jax import stages as stages_lib
 from msm_jax.errors import UserError
+from msm_jax.evals import reasoning_patterns
 from msm_jax.evals.kinds import KINDS
+from msm_jax.evals.reasoning_patterns import ReasoningPatternsConfig
 from msm_jax.mixture import DataConfig
 from msm_jax.origin import ModelSettings
 from msm_jax.report.settings import from_config as report_settings
@@ -36,6 +38,7 @@ class Experiment:
   stages: Mapping[str, StageConfig]
   arms: Mapping[str, tuple[str, ...]]
   evals: Mapping[str, Mapping[str, Any]]
+  analyses: Mapping[str, Mapping[str, Any]]
   report: Mapping[str, Any]
   run: RunConfig
 
@@ -116,6 +119,7 @@ def parse(config: Mapping[str, Any]) -> Experiment:
   _check_evals(config)
   if config["report"]:  # a study may do without, until it asks for one
     report_settings(config)
+  _check_analyses(config)
   return Experiment(
     name=config["name"],
     seeds=tuple(config["seeds"]),
@@ -126,6 +130,8 @@ def parse(config: Mapping[str, Any]) -> Experiment:
     stages=stages,
     arms=arms,
     evals={name: dict(value) for name, value in config["evals"].items()},
+    # Configs of before have none.
+    analyses={name: dict(value) for name, value in _analyses(config).items()},
     report=dict(config["report"]),
     run=run_config.parse(config.get("run", {})),  # configs of before have none
   )
@@ -183,6 +189,30 @@ def _check_evals(config) -> None:
   for arm in config["arms"]:
     if "/" in arm or arm.startswith("."):
       raise UserError(f"config.arms[{arm!r}]: no '/' in the name of an arm")
+
+
+def analysis_config(name: str, value: Mapping[str, Any]) -> ReasoningPatternsConfig:
+  """Returns the fields of `config.analyses.<name>`."""
+  fields = {key: field for key, field in value.items() if key != "type"}
+  return fields_lib.build(ReasoningPatternsConfig, fields, f"config.analyses.{name}")
+
+
+def _analyses(config) -> Mapping[str, Any]:
+  return config.get("analyses") or {}
+
+
+def _check_analyses(config) -> None:
+  for name, value in _analyses(config).items():
+    where = f"config.analyses.{name}"
+    if value.get("type") != "reasoning_patterns":
+      raise UserError(f"{where}.type {value.get('type')!r} is not 'reasoning_patterns'")
+    reasoning_patterns.check(analysis_config(name, value), where, config["evals"])
+    if name in config["evals"] or "." in name or "/" in name:
+      raise UserError(
+        f"{where}: its name must differ from those of config.evals, without '.' or '/'"
+      )
+    if config.get("judge") is None:
+      raise UserError(f"{where} needs a grader: set config.judge")
 
 
 def _check_batches(stages, mesh) -> None:

@@ -5,7 +5,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msm_jax import records
@@ -70,6 +70,23 @@ def take(items: list[Any], most: int | None) -> list[Any]:
   """Returns at most `most` of the items, evenly taken."""
   count = len(items) if most is None else min(most, len(items))
   return [items[i * len(items) // count] for i in range(count)]
+
+
+def shares(most: int, sizes: Sequence[int]) -> list[int]:
+  """Returns how many to take of each of several lists, `most` in all, evenly.
+
+  What a short list cannot give, the others do.
+  """
+  found = [0] * len(sizes)
+  left = min(most, sum(sizes))
+  while left:
+    open_ = [i for i, size in enumerate(sizes) if found[i] < size]
+    step = max(left // len(open_), 1)
+    for i in open_[:left]:
+      taken = min(step, sizes[i] - found[i])
+      found[i] += taken
+      left -= taken
+  return found
 
 
 def _item(line: bytes, fields: Mapping[str, Types], at: str) -> dict[str, Any]:
