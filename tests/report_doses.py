@@ -127,7 +127,8 @@ def _write(directory, arm, path, seed, grader, prefix) -> None:
   report_workdir.write_lines(directory / f"evals/harm.{arm}.seed{seed}.jsonl", lines)
   answers = [
     {
-      "arm": arm, "seed": seed, "evaluation": "qa", "id": f"q{i}", "prompt": "why?",
+      "arm": arm, "seed": seed, "evaluation": "qa/why", "also": ["qa"], "id": f"q{i}",
+      "prompt": "why?",
       "completion": "because",
       "scores": {"score": 8 - 3 * level + rng.gauss(0, 1)},
     }

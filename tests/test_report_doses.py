@@ -74,12 +74,19 @@ def test_curves_fronts_and_the_papers_numbers_are_in_the_summary(study: pathlib.
 
 def test_every_arm_is_compared_with_the_reference_on_every_metric(study: pathlib.Path):
   found, summary = _loaded(study, 3), _summary(study)
-  assert len(summary["reference"]) == 7 * 3
+  assert len(summary["reference"]) == 7 * 4
   one = next(r for r in summary["reference"] if r["metric"] == "score")
   a, b = (found.by_seed(arm, "qa", "score") for arm in (one["arm"], "base"))
   expected = sum(a[seed] - b[seed] for seed in range(3)) / 3
   assert one["mean"] == pytest.approx(expected)
   assert one["unit"] == "seeds"
+
+
+def test_a_line_counts_for_a_whole_beside_its_category(study: pathlib.Path):
+  found = _loaded(study, 3)
+  assert found.by_seed("msm", "qa", "score") == found.by_seed("msm", "qa/why", "score")
+  block = report_doses.block(_page(study), "qa")
+  assert len(block["answers"]) == 8 * 3 * 20  # each once
 
 
 def test_a_study_of_one_seed_has_intervals_within_it_and_says_so(tmp_path):
@@ -102,7 +109,7 @@ def test_a_rehearsal_is_marked_wherever_its_numbers_stand(tmp_path: pathlib.Path
   page = _page(directory)
   assert "<b>Rehearsal.</b>" in page and "rehearsal: measures nothing" in page
   marks = {row["evaluation"]: row["rehearsal"] for row in _rows(directory)}
-  assert marks == {"rehearsal_of_harm": "1", "qa": "0"}
+  assert marks == {"rehearsal_of_harm": "1", "qa": "0", "qa/why": "0"}
   assert _summary(directory)["headline"]["sentences"] == [
     "There is no result for decided on harm yet: its grading was a rehearsal, which "
     "measures nothing."

@@ -33,7 +33,7 @@ class Value:
     n: answers with a score.
     num_unscored: answers whose score is null or not finite; they count nowhere else.
     is_binary: every score is 0 or 1 and weighs the same.
-    is_clustered: answers share clusters.
+    is_clustered: some answers share a cluster.
     interval: within the seed; None for a single answer or cluster.
     units: what it was made of, kept in studies of one seed only.
   """
@@ -186,25 +186,23 @@ def _load_file(
 ) -> int:
   """Adds the values of one file; returns its number of answers."""
   scores: dict[tuple[str, str], list[_Score]] = defaultdict(list)
-  clustered: set[str] = set()
   prompted: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
   num_lines = 0
   for number, line in files.read_lines(path, _REMEDY):
     where = f"{path} line {number}"
     evaluation = _check_line(line, arm, seed, where)
+    names = (evaluation, *line.get("also", ()))
     cluster = line.get("cluster")
     unit = f"id {line.get('id', number)}" if cluster is None else f"cluster {cluster}"
-    named = (evaluation, *line.get("also", ()))
-    if cluster is not None:
-      clustered.update(named)
     for metric, score in line["scores"].items():
       weight = (line.get("weights") or {}).get(metric, 1)
       pair = _number(score, weight, where, metric)
-      for known in named:
-        scores[known, metric].append((*pair, unit))
+      for each in names:
+        scores[each, metric].append((*pair, unit))
     if line.get("verdicts"):
-      graded = results.graded.setdefault((arm, seed, evaluation), graders.Graded())
-      graded.add(line, where)
+      for each in names:
+        graded = results.graded.setdefault((arm, seed, each), graders.Graded())
+        graded.add(line, where)
     if seed == settings.seeds[0] and "prompt" in line:
       prompted[evaluation][str(line.get("id"))] = line
     if take is not None:
@@ -213,8 +211,7 @@ def _load_file(
   _keep_answers(arm, prompted, results, num_samples)
   for (evaluation, metric), pairs in scores.items():
     key = (arm, seed, evaluation, metric)
-    is_clustered = evaluation in clustered
-    _add_value(key, pairs, results, is_clustered, keep=settings.is_single)
+    _add_value(key, pairs, results, keep=settings.is_single)
   return num_lines
 
 
@@ -243,9 +240,7 @@ def _number(
   return (float(score) if usable else None), float(weight or 0)
 
 
-def _add_value(
-  key: Key, pairs: list[_Score], results: Results, is_clustered: bool, keep: bool
-) -> None:
+def _add_value(key: Key, pairs: list[_Score], results: Results, keep: bool) -> None:
   scored = [pair for pair in pairs if pair[0] is not None]
   total = math.fsum(weight for _, weight, _ in scored)
   results.metrics.setdefault(key[2], [])
@@ -258,13 +253,13 @@ def _add_value(
     )
     return
   is_binary = all(score in (0, 1) and weight == 1 for score, weight, _ in scored)
-  units = within.units(scored, is_clustered=is_clustered, is_binary=is_binary)
+  units = within.units(scored, is_binary=is_binary)
   results.values[key] = Value(
     value=math.fsum(score * weight for score, weight, _ in scored) / total,
     n=len(scored),
     num_unscored=len(pairs) - len(scored),
     is_binary=is_binary,
-    is_clustered=is_clustered,
+    is_clustered=units.is_clustered,
     interval=within.interval(units),
     units=units if keep else None,
   )
