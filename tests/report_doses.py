@@ -88,7 +88,9 @@ def make(directory: pathlib.Path, num_seeds: int = 3, client: str = "") -> pathl
   for arm, path in study["arms"].items():
     for seed in study["seeds"]:
       _write(directory, arm, path, seed, grader, prefix)
-  agreement = {"harm": {"decided": {"kappa": 0.81, "num_answers": 90}}}
+  measured = {"n": 90, "num_clusters": 9, "kappa": 0.81, "low": 0.6, "high": 0.9}
+  measured |= {"weights": "none", "same": 0.93}
+  agreement = {"seed": 3, "evaluations": {"harm": {"decided": measured}}}
   records.write_json(directory / "evals" / "agreement.json", agreement)
   return directory
 

@@ -9,7 +9,14 @@ import report_doses
 
 from msm_jax import report
 from msm_jax.errors import UserError
-from msm_jax.report import graders, results, settings, transcripts
+from msm_jax.report import (
+  agreement,
+  graders,
+  results,
+  settings,
+  transcripts,
+  wording,
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +61,8 @@ def test_who_graded_stands_beside_each_number(study: pathlib.Path):
   page = _page(study)
   assert "grader: anthropic/judge-1 (judge-1-0101)" in page
   assert "of 216 verdicts" in page and "00aa11bb22cc33dd" in page
-  assert "harm.decided.kappa" in page and "0.81" in page
+  assert "harm decided" in page and "<b>0.810</b> <small>[0.600, 0.900]" in page
+  assert "90 in 9 clusters" in page and "93.0%" in page
   assert _summary(study)["graders"]["harm"]["verdicts"] == 8 * 3 * 72
 
 
@@ -123,6 +131,16 @@ def test_a_stub_is_a_rehearsal_whatever_its_evaluation_is_called():
   assert graders.is_rehearsed("harm", found) and found.prompt_hash == "ab"
   with pytest.raises(UserError, match="here has the verdict"):
     found.add({"verdicts": [{"status": "maybe"}]}, "here")
+
+
+def test_agreement_is_found_wherever_it_stands():
+  listed = {"metrics": [{"evaluation": "qa", "metric": "score", "kappa": None}]}
+  (row,) = agreement.rows(listed)
+  assert (row.what, row.kappa, row.interval) == ("metrics qa score", wording.DASH, "")
+  assert agreement.lines({"first": {"model": "m"}, "n": 3}) == [
+    ("first model", "m"),
+    ("n", "3"),
+  ]
 
 
 # All answers

@@ -109,7 +109,7 @@ def render(
     cell=functools.partial(_cell, settings),
     ratio_text=curve_plots.ratio_text,
     bounds_text=curve_plots.bounds_text,
-    agreement_lines=agreement.lines,
+    agreement=agreement,
     **_graded(results),
     **_browser(settings, answers),
     **_result_tables(results, settings, contrasts),
