@@ -47,6 +47,7 @@ ORDER = [
   "models.layers",
   "models.lora",
   "models.transformer",
+  "models.decoding",
   "cross_entropy",
   "losses",
   "moments",

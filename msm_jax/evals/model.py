@@ -1,6 +1,7 @@
 """A checkpoint of ours as the subject of evaluations."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -27,6 +28,10 @@ class Model:
     """The context that the model was made for."""
     return self.cfg.max_seq_len
 
+  @functools.cached_property
+  def _sampler(self) -> sampling.Sampler:
+    return sampling.Sampler(self.params, self.cfg)
+
   def complete(
     self, prompts: Sequence[np.ndarray], seeds: Sequence[int], sampling_: Sampling
   ) -> Iterator[tuple[int, Completion]]:
@@ -35,12 +40,11 @@ class Model:
       max_new_tokens=sampling_.max_new_tokens,
       stop_ids=chat.stop_ids(self.tokenizer),
       temperature=sampling_.temperature,
+      top_p=sampling_.top_p,
       batch_size=sampling_.batch_size,
     )
-    done = sampling.complete(self.params, self.cfg, prompts, config)
-    for i, ids in enumerate(done):
-      finish = LENGTH if len(ids) == sampling_.max_new_tokens else STOP
-      yield i, self._read(ids, finish)
+    for i, sampled in self._sampler.complete(prompts, seeds, config):
+      yield i, self._read(sampled.ids, STOP if sampled.is_stopped else LENGTH)
 
   def _read(self, ids: np.ndarray, finish: str) -> Completion:
     whole = self.tokenizer.decode(ids).strip()

@@ -9,7 +9,8 @@ where they are used.
 
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,10 @@ class Surroundings(NamedTuple):
 
   attend: attention.Attend
   rope: rope.Table
+
+
+# (new keys, new values) -> (all keys to attend to, all values, what is kept of them)
+Store = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, Any]]
 
 
 class RMSNorm(nnx.Module):
@@ -140,25 +145,18 @@ class Attention(nnx.Module):
     self.scale = (cfg.query_pre_attn_scalar or cfg.head_dim) ** -0.5
     self.softcap = cfg.attention_softcap
 
-  def __call__(self, x_BTD, around: Surroundings, cache=None):
-    """Returns ([B, T, D], cache).
-
-    `cache` is None or (k [B, S, K, H], v [B, S, K, H], slots [B, T]): the new keys and
-    values are written to their slots first, then all slots are attended to.
-    """
+  def __call__(self, x_BTD, around: Surroundings, store: Store | None = None):
+    """Returns ([B, T, D], what the store keeps; None without one)."""
     q_BTNH, k_BSKH, v_BSKH = project(x_BTD, self.q, self.k, self.v)
     if self.qk_norm:
       q_BTNH, k_BSKH = self.q_norm(q_BTNH), self.k_norm(k_BSKH)
     q_BTNH, k_BSKH = (rope.rotate(x, around.rope) for x in (q_BTNH, k_BSKH))
-    if cache is not None:
-      old_k, old_v, slots_BT = cache
-      rows_B1 = jnp.arange(x_BTD.shape[0])[:, None]
-      k_BSKH = old_k.at[rows_B1, slots_BT].set(k_BSKH)
-      v_BSKH = old_v.at[rows_B1, slots_BT].set(v_BSKH)
-      cache = (k_BSKH, v_BSKH)
+    kept = None
+    if store is not None:
+      k_BSKH, v_BSKH, kept = store(k_BSKH, v_BSKH)
     out_BTNH = around.attend(q_BTNH, k_BSKH, v_BSKH, self.scale, self.softcap)
     out_BTNH = sharding.constrain(out_BTNH, "batch", "length", "heads", "head_dim")
-    return self.o(out_BTNH), cache
+    return self.o(out_BTNH), kept
 
 
 class Mlp(nnx.Module):

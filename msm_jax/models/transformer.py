@@ -9,6 +9,7 @@ B batch, T query, S key, D embed, K kv heads, H head dim, L layers, V vocab.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from msm_jax.models import attention, layers, remat, rope
 from msm_jax.models.config import FULL, PLAIN, SLIDING, Compute, ModelConfig
 from msm_jax.models.lora import Params
 
-Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, K, H]
+KeysValues = tuple[jax.Array, jax.Array]  # each [L, B, T, K, H]
 
 
 class Block(nnx.Module):
@@ -39,8 +40,8 @@ class Block(nnx.Module):
       self.attention_post_norm = norm()
       self.mlp_post_norm = norm()
 
-  def __call__(self, x_BTD, around: layers.Surroundings, cache=None):
-    out_BTD, cache = self.attention(self.attention_norm(x_BTD), around, cache)
+  def __call__(self, x_BTD, around: layers.Surroundings, store=None):
+    out_BTD, kept = self.attention(self.attention_norm(x_BTD), around, store)
     if self.post_norms:
       out_BTD = self.attention_post_norm(out_BTD)
     x_BTD = x_BTD + out_BTD
@@ -48,7 +49,7 @@ class Block(nnx.Module):
     if self.post_norms:
       out_BTD = self.mlp_post_norm(out_BTD)
     x_BTD = x_BTD + out_BTD
-    return sharding.constrain(x_BTD, "batch", "length", "activation_embed"), cache
+    return sharding.constrain(x_BTD, "batch", "length", "activation_embed"), kept
 
 
 class Embedding(nnx.Module):
@@ -86,60 +87,61 @@ class Transformer(nnx.Module):
     self,
     tokens_BT: jax.Array,
     positions_BT: jax.Array,
-    segment_ids_BT: jax.Array | None = None,
-    cache: Cache | None = None,
+    segment_ids_BT: jax.Array,
     *,
     compute: Compute = PLAIN,
-  ) -> tuple[jax.Array, Cache | None]:
-    """Returns the normed last hidden states [B, T, D] and the cache with them added.
+    keep: bool = False,
+    blocks: Sequence[Block] | None = None,
+  ) -> tuple[jax.Array, KeysValues | None]:
+    """Returns the normed last hidden states [B, T, D], and all keys and values if they
+    are to be kept. `blocks` are the layers, where they are not stacked.
 
-    Tokens see those before them: in packed rows within their segment, with a cache
-    the slots up to their own position. One of `segment_ids_BT` and `cache` is given.
+    Tokens see those before them within their segment. (One token at a time, over a
+    cache: `decoding.py`.)
     """
-    assert (segment_ids_BT is None) != (cache is None)
-    kinds = tuple(dict.fromkeys(self.cfg.layer_types)) or (FULL,)
-    around = [
-      self._surroundings(kind, positions_BT, segment_ids_BT, cache, compute)
-      for kind in kinds
-    ]
+    kinds = self.kinds()
+
+    def surroundings(kind: str) -> layers.Surroundings:
+      window = self.cfg.sliding_window if kind == SLIDING else None
+      attend = attention.packed(compute.attention, segment_ids_BT, window)
+      return layers.Surroundings(attend, self.rope_table(kind, positions_BT))
+
+    around = [surroundings(kind) for kind in kinds]
     kind_L = [kinds.index(kind) for kind in self.cfg.layer_types]
+    store = _kept if keep else None
 
-    def run_block(x_BTD, layer, around):
-      block, kv = layer
-      kv = None if kv is None else (*kv, positions_BT)
-      return block(remat.block_input(x_BTD), around, kv)
+    def run_block(x_BTD, block, around):
+      return block(remat.block_input(x_BTD), around, store)
 
-    x_BTD, stacked = self._embed(tokens_BT), (self.layers, cache)
+    x_BTD = self.embedded(tokens_BT)
     if compute.scan_layers:
-      x_BTD, cache = _scan(run_block, x_BTD, stacked, around, kind_L, compute)
+      x_BTD, kept = _scan(run_block, x_BTD, self.layers, around, kind_L, compute)
     else:
       around = _computed_once(around, positions_BT)
       around_L = [around[kind] for kind in kind_L or [0] * self.cfg.num_layers]
-      x_BTD, cache = _unroll(run_block, x_BTD, stacked, around_L, compute)
-    return self.final_norm(x_BTD), cache
+      blocks = blocks or _unstack(self.layers, len(around_L))
+      x_BTD, kept = _unroll(run_block, x_BTD, blocks, around_L, compute)
+    return self.final_norm(x_BTD), kept
 
-  def _embed(self, tokens_BT: jax.Array) -> jax.Array:
+  def kinds(self) -> tuple[str, ...]:
+    """Returns the kinds of layers that there are."""
+    return tuple(dict.fromkeys(self.cfg.layer_types)) or (FULL,)
+
+  def embedded(self, tokens_BT: jax.Array) -> jax.Array:
+    """Returns [B, T, D]: what the first layer is given."""
     cfg = self.cfg
     x_BTD = jnp.take(self.embed.embedding[...], tokens_BT, axis=0).astype(cfg.dtype)
     if cfg.scale_embeddings:
       x_BTD = x_BTD * jnp.asarray(cfg.embed_dim**0.5, cfg.dtype)
     return sharding.constrain(x_BTD, "batch", "length", "activation_embed")
 
-  def _surroundings(
-    self, kind: str, positions_BT, segment_ids_BT, cache, compute
-  ) -> layers.Surroundings:
-    """Returns what layers of one kind know of where tokens stand."""
-    cfg, sliding = self.cfg, kind == SLIDING
-    window = cfg.sliding_window if sliding else None
-    if cache is None:
-      attend = attention.packed(compute.attention, segment_ids_BT, window)
-    else:
-      attend = attention.cached(positions_BT, cache[0].shape[2], window)
+  def rope_table(self, kind: str, positions_BT: jax.Array) -> rope.Table:
+    """Returns the angles of these positions in layers of a kind."""
+    cfg = self.cfg
     theta, scaling = cfg.rope_theta, cfg.rope_scaling
-    if sliding and cfg.local_rope_theta is not None:
+    if kind == SLIDING and cfg.local_rope_theta is not None:
       theta, scaling = cfg.local_rope_theta, None
-    table = rope.table(positions_BT, cfg.head_dim, theta, scaling)
-    return layers.Surroundings(attend, table)
+    return rope.table(positions_BT, cfg.head_dim, theta, scaling)
 
   def output_kernel(self) -> jax.Array:
     """Returns [D, V]: what hidden states are multiplied with for logits."""
@@ -159,6 +161,11 @@ class Transformer(nnx.Module):
     return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
 
+def _kept(k_BTKH, v_BTKH):
+  """A store of keys and values that adds nothing to what is attended to."""
+  return k_BTKH, v_BTKH, (k_BTKH, v_BTKH)
+
+
 def _scan(run_block, x_BTD, stacked, around, kind_L, compute: Compute):
   """Runs one block, compiled once, for every layer in turn."""
 
@@ -171,14 +178,14 @@ def _scan(run_block, x_BTD, stacked, around, kind_L, compute: Compute):
   return jax.lax.scan(body, x_BTD, (stacked, kind_L))
 
 
-def _unroll(run_block, x_BTD, stacked, around_L, compute: Compute):
+def _unroll(run_block, x_BTD, blocks, around_L, compute: Compute):
   """Runs every layer as code of its own."""
-  kv_L = []
-  for layer, around in zip(_unstack(stacked, len(around_L)), around_L, strict=True):
+  kept_L = []
+  for block, around in zip(blocks, around_L, strict=True):
     body = functools.partial(run_block, around=around)
-    x_BTD, kv = remat.wrap(body, compute.remat, is_scanned=False)(x_BTD, layer)
-    kv_L.append(kv)
-  return x_BTD, jax.tree.map(lambda *kv: jnp.stack(kv), *kv_L)
+    x_BTD, kept = remat.wrap(body, compute.remat, is_scanned=False)(x_BTD, block)
+    kept_L.append(kept)
+  return x_BTD, jax.tree.map(lambda *kept: jnp.stack(kept), *kept_L)
 
 
 def _choose(around: list[layers.Surroundings], kind: jax.Array | None):

@@ -107,9 +107,16 @@ def packed(backend: str, segment_ids_BT: jax.Array, window: int | None) -> Atten
   return attend
 
 
-def cached(positions_BT: jax.Array, num_slots: int, window: int | None) -> Attend:
-  """Returns attention over the slots of a cache."""
-  return dense.masked(dense.cache_mask(positions_BT, num_slots, window))
+def over_columns(seen_BS: jax.Array) -> Attend:
+  """Returns attention of one query in each row over the columns of a cache that it sees
+  (its keys and values are [B, K, S, H]).
+  """
+
+  def attend(q_B1NH, k_BKSH, v_BKSH, scale, softcap):
+    args = q_B1NH, k_BKSH, v_BKSH, seen_BS
+    return dense.over_columns(*args, scale=scale, softcap=softcap)
+
+  return attend
 
 
 def _spread_kv_heads(q_BTNH, k_BTKH, v_BTKH):

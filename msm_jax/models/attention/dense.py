@@ -19,19 +19,6 @@ def packed_mask(segment_ids_BT: jax.Array, window: int | None = None) -> jax.Arr
   return near_TS[None] & same_BTS
 
 
-def cache_mask(
-  positions_BT: jax.Array, num_slots: int, window: int | None = None
-) -> jax.Array:
-  """Returns bool [B, T, S]: a cache slot holds the key of the position it is named
-  by.
-  """
-  slots_11S = jnp.arange(num_slots)[None, None, :]
-  seen_BTS = slots_11S <= positions_BT[:, :, None]
-  if window is not None:
-    seen_BTS &= slots_11S > positions_BT[:, :, None] - window
-  return seen_BTS
-
-
 def attend(
   q_BTNH: jax.Array,
   k_BSKH: jax.Array,
@@ -66,3 +53,29 @@ def masked(mask_BTS: jax.Array):
     return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale=scale, softcap=softcap)
 
   return under_mask
+
+
+def over_columns(
+  q_B1NH: jax.Array,
+  k_BKSH: jax.Array,
+  v_BKSH: jax.Array,
+  seen_BS: jax.Array,
+  *,
+  scale: float,
+  softcap: float | None = None,
+) -> jax.Array:
+  """Returns [B, 1, N, H]: `attend` of one query in each row over the columns of a cache
+  that it sees; keys and values of a head lie together.
+  """
+  B, _, N, H = q_B1NH.shape
+  K = k_BKSH.shape[1]
+  q_BKGH = q_B1NH.reshape(B, K, N // K, H) * scale
+  scores_BKGS = jnp.einsum(
+    "BKGH,BKSH->BKGS", q_BKGH, k_BKSH, preferred_element_type=jnp.float32
+  )
+  if softcap is not None:
+    scores_BKGS = softcap * jnp.tanh(scores_BKGS / softcap)
+  scores_BKGS = jnp.where(seen_BS[:, None, None], scores_BKGS, -1e30)
+  weights_BKGS = jax.nn.softmax(scores_BKGS, axis=-1).astype(v_BKSH.dtype)
+  out_BKGH = jnp.einsum("BKGS,BKSH->BKGH", weights_BKGS, v_BKSH)
+  return out_BKGH.reshape(B, 1, N, H)
