@@ -72,12 +72,12 @@ def run() -> None:
 def plan() -> None:
   """Prints what the study will cost; writes nothing."""
   from data_gen.planning import tree as generation
-  from msm_jax import planning as training
+  from msm_jax import graded, planning
 
-  workdir = _workdir(make=False)
-  experiment = _experiment()
-  _print(generation.lines(_job(), workdir))
-  _print(training.lines(experiment, workdir))
+  workdir, experiment = _workdir(make=False), _experiment()
+  asked, unknown = graded.plan(experiment, _config(), workdir)
+  _print(generation.lines(_job(), workdir, asked))
+  _print([*unknown, *planning.lines(experiment, workdir)])
 
 
 def generate() -> None:

@@ -65,6 +65,7 @@ class Job:
     corpora: name -> what to make.
     specs: name -> where the spec lies.
     teacher, judge: who answers and who judges; None if no corpus needs one.
+    second_judge: of evaluations, for `plan`; no corpus asks it.
     world: the world of the kinds 'world' and 'pairs'.
     max_dollars: over all corpora of the workdir; None: no limit.
     audit: figures that a corpus must keep to be finished.
@@ -76,6 +77,7 @@ class Job:
   specs: Mapping[str, SpecSettings] = dataclasses.field(default_factory=dict)
   teacher: ClientSettings | None = None
   judge: ClientSettings | None = None
+  second_judge: ClientSettings | None = None
   world: str | None = None
   max_dollars: float | None = None
   audit: AuditThresholds = _NO_THRESHOLDS
@@ -86,7 +88,8 @@ def job(config: Mapping[str, Any]) -> Job:
   """Returns what the sections of a whole config (plain dicts) say of generation."""
   clients = {
     who: fields_lib.build(ClientSettings, config[who], f"config.{who}")
-    for who in ("teacher", "judge")
+    for who in ("teacher", "judge", "second_judge")
+    if who != "second_judge" or config.get(who) is not None
   }
   kinds = {name: corpora.build(name, c) for name, c in config["corpora"].items()}
   specs = {
@@ -109,9 +112,9 @@ def check(job: Job) -> None:
   for name, corpus in job.corpora.items():
     corpora.check(name, corpus)
     _check_sources(f"config.corpora.{name}", corpus, job)
-  for where, client in (("config.teacher", job.teacher), ("config.judge", job.judge)):
-    if client is not None:
-      check_client(where, client)
+  for role in ("teacher", "judge", "second_judge"):
+    if (client := getattr(job, role)) is not None:
+      check_client(f"config.{role}", client)
   if job.max_dollars is not None:
     checks.number("config.budget.max_dollars", job.max_dollars)
   _check_pilot(job.pilot)

@@ -12,15 +12,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msm_jax import distributed, progress, workers
-from msm_jax import experiment as experiment_lib
+from msm_jax import distributed, graded, progress, workers
 from msm_jax.errors import UserError
-from msm_jax.evals import judge
-from msm_jax.evals.kinds import KINDS
+from msm_jax.evals import agreement, judge
 from msm_jax.evaluation import Evaluation
 from msm_jax.experiment import Experiment
-
-JUDGE = "judge"  # a section of the config
+from msm_jax.second_opinions import SecondOpinions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +42,11 @@ class Assessment:
     """Asks the models."""
     return Evaluation(self.experiment, self.workdir)
 
+  @functools.cached_property
+  def second(self) -> SecondOpinions:
+    """Compares two graders."""
+    return SecondOpinions(self.evaluation, self.config)
+
   def run(self) -> None:
     """Asks and grades what is missing.
 
@@ -54,7 +56,8 @@ class Assessment:
     found, arms, seeds = self.evaluation, self.arms, self.seeds
     self.check()
     # A list: every process looks at all of them.
-    if not any([found.missing(arm, seed) for arm in arms for seed in seeds]):
+    missing = any([found.missing(arm, seed) for arm in arms for seed in seeds])
+    if not missing and not self.second.is_wanted():
       return progress.say("evaluate: done")
     unasked = any([found.unasked(arm, seed) for arm in arms for seed in seeds])
     if unasked and not workers.deal("evaluate", seeds, self.experiment.num_workers):
@@ -63,6 +66,7 @@ class Assessment:
       with distributed.together():
         if distributed.is_first():
           self._grade()
+          self.second.compare()
     return None
 
   def check(self) -> None:
@@ -71,41 +75,24 @@ class Assessment:
     Raises:
       UserError: see there.
     """
-    graded = self._graded()
-    if not graded or workers.is_worker():
+    names = graded.names(self.experiment)
+    if not names or workers.is_worker():
       return
     with distributed.together():
       if distributed.is_first():
-        gradings = self._gradings()
-        open_ = [name for name in graded if self._is_open(name, gradings[name])]
-        if open_:
-          used = {spec for name in open_ if (spec := self._spec(name)) is not None}
-          judge.check(self.config, (JUDGE,), sorted(used))
+        digests = graded.digests(self.experiment, self.config)
+        # A list: every file is looked at.
+        open_ = [name for name in names if self._is_open(name, digests[name])]
+        roles = [agreement.JUDGE] * bool(open_)
+        roles += [agreement.SECOND] * self.second.is_wanted()
+        used = {graded.spec_of(self.experiment, name) for name in names} - {None}
+        judge.check(self.config, roles, sorted(used))
 
   def _grade(self) -> None:
     if self.evaluation.ungraded(self.seeds, self.arms):
-      with judge.open_grader(self.config, self.workdir, JUDGE) as grader:
-        self.evaluation.grade_all(self.seeds, self.arms, grader, self._gradings())
-
-  def _graded(self) -> list[str]:
-    """Returns the evaluations that take a grader."""
-    evals = self.experiment.evals
-    return [name for name, value in evals.items() if KINDS[value["type"]].grade]
-
-  def _gradings(self) -> dict[str, str]:
-    """Returns evaluation -> digest of grader, prompts and spec."""
-    found = {}
-    for name in self._graded():
-      stages = KINDS[self.experiment.evals[name]["type"]].stages
-      asked = [] if stages is None else [one.name for one in stages(self._fields(name))]
-      found[name] = judge.identity(self.config, JUDGE, asked, self._spec(name))
-    return found
-
-  def _fields(self, name: str) -> Any:
-    return experiment_lib.eval_config(name, self.experiment.evals[name])
-
-  def _spec(self, name: str) -> str | None:
-    return getattr(self._fields(name), "spec", None)
+      digests = graded.digests(self.experiment, self.config)
+      with judge.open_grader(self.config, self.workdir) as grader:
+        self.evaluation.grade_all(self.seeds, self.arms, grader, digests)
 
   def _is_open(self, name: str, grading: str) -> bool:
     """Returns whether answers of an evaluation are to be graded, or still to come."""

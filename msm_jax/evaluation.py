@@ -43,7 +43,7 @@ class Evaluation(Runs):
     return self._path("answers", name, arm, seed)
 
   def _path(self, folder: str, name: str, arm: str, seed: int) -> pathlib.Path:
-    return self.workdir / "evals" / folder / f"{name}.{arm}.seed{seed}.jsonl"
+    return path_of(self.workdir, folder, name, arm, seed)
 
   def missing(self, arm: str, seed: int) -> list[str]:
     """Returns the evaluations of an arm and seed that have no scores yet.
@@ -201,7 +201,8 @@ class Evaluation(Runs):
   def _grade(
     self, name: str, arm: str, seed: int, grading: str, grader: Grader
   ) -> None:
-    answers, path = self._answers(name, arm, seed), self.eval_path(name, arm, seed)
+    answers = list(self.answers(name, arm, seed))
+    path = self.eval_path(name, arm, seed)
     lines = list(self._kind(name).grade(name, self._config(name), answers, grader))
     if grader.is_rehearsal:
       lines = [grading_lib.rehearsed(line) for line in lines]
@@ -213,9 +214,31 @@ class Evaluation(Runs):
     lines = [{"grading": grading, **line} for line in lines]
     _write(path, lines, arm, seed, self._identity(name, arm, seed))
 
-  def _answers(self, name: str, arm: str, seed: int) -> list[dict[str, Any]]:
-    with self.answers_path(name, arm, seed).open(encoding="utf-8") as file:
-      return [json.loads(line) for line in file]
+  def answers(self, name: str, arm: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Yields what a grader reads of one evaluation of an arm and seed."""
+    return _lines(self.answers_path(name, arm, seed))
+
+  def lines(self, name: str, arm: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Yields the scores of one evaluation of an arm and seed."""
+    return _lines(self.eval_path(name, arm, seed))
+
+
+def path_of(
+  workdir: pathlib.Path, folder: str, name: str, arm: str, seed: int
+) -> pathlib.Path:
+  """Returns where the lines of one evaluation of an arm and seed lie.
+
+  Args:
+    workdir: of the study.
+    folder: "" for scores, 'answers' or 'transcripts'.
+    name, arm, seed: of what.
+  """
+  return workdir / "evals" / folder / f"{name}.{arm}.seed{seed}.jsonl"
+
+
+def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  with path.open(encoding="utf-8") as file:
+    yield from map(json.loads, file)
 
 
 def _write(

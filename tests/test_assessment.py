@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import graders
@@ -9,7 +10,9 @@ import pytest
 import small_study
 from fake_openai import FakeOpenAI
 
-from msm_jax import assessment, experiment
+from data_gen import settings as job_settings
+from data_gen.planning import tree
+from msm_jax import assessment, experiment, graded
 from msm_jax.errors import UserError
 from msm_jax.evals import items, open_qa
 
@@ -114,6 +117,71 @@ def test_scores_of_another_grader_are_refused_and_a_rehearsal_has_another_name(p
       path.unlink()
     assess(place, config(place, server.url))
   assert read(place)[0]["evaluation"] == "qa/corrigibility"
+
+
+def test_two_graders_are_compared_on_a_sample_once(place, monkeypatch):
+  def say(system, prompt):  # the second one reads with the neutral eye of a coin
+    return graders.rated(1 + sum(map(ord, prompt)) % 9)
+
+  monkeypatch.setattr("fake_openai.answer", say)
+  with FakeOpenAI() as server:
+    settings = config(place, server.url)
+    settings["agreement"] = {"max_items": 7, "seed": 1}
+    with pytest.raises(UserError, match=r"config.second_judge is not"):
+      assess(place, settings)
+    settings["second_judge"] = settings["judge"]
+    with pytest.raises(UserError, match="it would agree with itself"):
+      assess(place, settings)
+    settings["second_judge"] = graders.section(server.url, model="another")
+    assess(place, settings)
+    sent = len(server.bodies)
+    found = json.loads((place / "w" / "evals" / "agreement.json").read_text())
+    assess(place, settings)
+    assert len(server.bodies) == sent
+  assert found["graders"]["second_judge"] == {"client": "openai", "model": "another"}
+  measured = found["agreement"]["qa"]["rating"]
+  assert measured["n"] == 7 and measured["num_without_both"] == 0
+  assert measured["kappa"] == 1.0 and measured["same"] == 1.0
+  opinions = place / "w" / "evals" / "grader" / "second_opinions.jsonl"
+  for line in map(json.loads, opinions.read_text().splitlines()):
+    (scored,) = (one for one in read(place, line["arm"]) if one["id"] == line["id"])
+    assert scored["scores"]["rating"] == line["first"]["rating"]
+    assert line["verdicts"][0]["grader"]["model"] == "another"
+
+
+def test_a_plan_counts_answers_times_stages_in_every_tier(place, monkeypatch):
+  monkeypatch.setenv("OPENAI_API_KEY", "no real key")
+  settings = config(place, None, model="gpt-5-mini", prices=None)
+  settings |= {"agreement": {"max_items": 7, "seed": 1}}
+  settings["second_judge"] = graders.section("http://localhost:1/v1", prices=None)
+  parsed = experiment.parse(settings)
+
+  def plan():
+    asked, unknown = graded.plan(parsed, settings, place / "w")
+    assert not unknown
+    job = job_settings.Job(
+      corpora={},
+      specs={},
+      judge=job_settings.ClientSettings(**settings["judge"]),
+      second_judge=job_settings.ClientSettings(**settings["second_judge"]),
+      max_dollars=5.0,
+    )
+    return "\n".join(tree.lines(job, place / "w", asked))
+
+  text = plan()
+  assert "evaluation qa: graded, 2 arms x 1 seeds x 6 answers" in text
+  row = re.search(r"open_qa_spec +12 +0 +([\d,]+) +1,200 +(\S+)", text)
+  assert 12 * 500 < int(row[1].replace(",", "")) < 12 * 2000
+  standard, _, batch = re.search(r"cache off +\*(\S+) +(\S+) +(\S+)", text).groups()
+  assert float(batch[1:]) == pytest.approx(float(standard[1:]) / 2, rel=0.05)
+  assert "evaluation qa (second opinions): graded, 7 answers" in text
+  assert "config.second_judge: a-model: not known" in text
+  assert "answers of models as long as their max_new_tokens" in text
+  settings["judge"] = {"client": "offline", "model": "tiny"}
+  del settings["agreement"], settings["second_judge"]
+  assess(place, settings)
+  asked, _ = graded.plan(parsed, settings, place / "w")
+  assert [one.answered for one in asked] == [12]
 
 
 def test_without_a_key_no_model_is_asked(place, monkeypatch):

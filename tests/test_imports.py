@@ -107,6 +107,7 @@ ORDER = [
   "evals.judge",
   "evals.pattern_files",
   "evals.reasoning_patterns",
+  "evals.agreement",
   "xla_flags",
   "train",
   "training.levers",
@@ -138,6 +139,8 @@ ORDER = [
   "show_corpus",
   "doctor",
   "workers",
+  "graded",
+  "second_opinions",
   "assessment",
 ]
 

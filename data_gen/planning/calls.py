@@ -1,6 +1,7 @@
 """The requests of one stage, and what is assumed of them until they are measured."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +105,7 @@ def call(
   fields: Mapping[str, Any],
   response_tokens: float,
   role: str = corpora.TEACHER,
+  directory: pathlib.Path = prompts.DIRECTORY,
 ) -> Call:
   """Returns the requests of a stage, its prompt rendered with stand-ins.
 
@@ -114,11 +116,12 @@ def call(
       `reasons` chooses between the two templates of a stage.
     response_tokens: of one answer.
     role: who answers.
+    directory: of the templates.
   """
   chosen = {"reasons": fields["reasons"]} if "reasons" in fields else {}
-  wanted = prompts.fields_of(stage, chosen.get("reasons"))
+  wanted = prompts.fields_of(stage, chosen.get("reasons"), directory)
   given = {name: fields.get(name, STAND_IN) for name in wanted}
-  system, prompt = prompts.render(stage, given | chosen)
+  system, prompt = prompts.render(stage, given | chosen, directory)
   return Call(
     stage=stage,
     role=role,

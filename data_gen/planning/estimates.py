@@ -72,6 +72,7 @@ class CorpusCost:
     kept_on: the corpus that was measured; "": this one.
     low, high: the 95 % interval of what is still to be asked, once the yield is known.
     note: what else there is to say.
+    what: 'corpus', or 'evaluation' for what graders are asked.
   """
 
   name: str
@@ -86,6 +87,7 @@ class CorpusCost:
   low: End | None = None
   high: End | None = None
   note: str = ""
+  what: str = "corpus"
 
   @property
   def requests(self) -> int:
@@ -181,7 +183,7 @@ class _Planner:
     cost = dataclasses.replace(
       blank,
       num_records=found.num_records,
-      stages=tuple(_stage(call, clients[call.role], hours) for call in found.calls),
+      stages=tuple(stage_cost(call, clients[call.role], hours) for call in found.calls),
       tiers=tariffs.table(found.calls, clients),
       kept=kept,
       kept_on=of if kept is not None else "",
@@ -258,7 +260,8 @@ def _matched(corpus: settings.Corpus) -> str:
   return next((of for f in _MATCHED if (of := getattr(corpus, f, None))), "")
 
 
-def _stage(call: Call, client: settings.ClientSettings, hours: float) -> StageCost:
+def stage_cost(call: Call, client: settings.ClientSettings, hours: float) -> StageCost:
+  """Returns what is still to be asked in a stage; a cache is kept for `hours`."""
   return StageCost(
     stage=call.stage,
     role=call.role,

@@ -1,12 +1,13 @@
 """The plan of generation as lines of text for people."""
 
 import os
+import pathlib
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from data_gen import settings
 from data_gen.engine import entries, pricing
-from data_gen.planning import calls, estimates, tariffs
+from data_gen.planning import calls, estimates, grading, tariffs
 from data_gen.planning.estimates import CorpusCost, StageCost
 
 _HEAD = ("requests", "answered", "tokens in", "tokens out", "dollars")
@@ -14,30 +15,50 @@ _NOT_KNOWN = "-"
 _WIDTH = 100
 
 
-def lines(job: settings.Job, workdir: str | os.PathLike[str]) -> Iterator[str]:
-  """Yields what the corpora of a job will cost; writes nothing.
+def lines(
+  job: settings.Job,
+  workdir: str | os.PathLike[str],
+  asked: Sequence[grading.Asked] = (),
+) -> Iterator[str]:
+  """Yields what the corpora of a job, and graders, will cost; writes nothing.
+
+  Args:
+    job: what to make.
+    workdir: of the study.
+    asked: what graders will be asked.
 
   Raises:
     UserError: see `estimates.plan`.
   """
-  for line in _lines(job, estimates.plan(job, workdir)):
+  costs = list(estimates.plan(job, workdir).values())
+  graders = grading.costs(job, pathlib.Path(workdir), asked)
+  spent = grading.spent(pathlib.Path(workdir))
+  for line in _lines(job, costs, graders, spent):
     if len(line) <= _WIDTH or line.startswith("  "):
       yield line
     else:
       yield from textwrap.wrap(line, _WIDTH, subsequent_indent="    ")
 
 
-def _lines(job: settings.Job, costs: Mapping[str, CorpusCost]) -> Iterator[str]:
+def _lines(
+  job: settings.Job,
+  costs: Sequence[CorpusCost],
+  graders: Sequence[CorpusCost],
+  spent: entries.Totals,
+) -> Iterator[str]:
   if job.pilot is not None:
     yield f"plan of a pilot: {job.pilot} of each subdomain, preference or key fact"
-  for cost in costs.values():
+  both = [*costs, *graders]
+  for cost in both:
     yield from _corpus(job, cost)
-  yield from _study(job, [cost for cost in costs.values() if not cost.done])
-  yield from _spent(job, list(costs.values()))
-  yield from _prices(job, costs)
-  if any(not stage.measured for cost in costs.values() for stage in cost.stages):
-    yield f"assuming, where nothing is measured: {'; '.join(calls.ASSUMPTIONS)}"
-  yield from _cache_terms(job, costs)
+  yield from _study(job, [cost for cost in both if not cost.done])
+  yield from _spent(job, both, spent)
+  yield from _prices(job, both)
+  for some, assumed in ((costs, calls.ASSUMPTIONS), (graders, grading.ASSUMPTIONS)):
+    if any(not stage.measured for cost in some for stage in cost.stages):
+      of = "" if some is costs else " of evaluations"
+      yield f"assuming{of}, where nothing is measured: {'; '.join(assumed)}"
+  yield from _cache_terms(job, both)
 
 
 def money(amount: float | None) -> str:
@@ -51,7 +72,7 @@ def money(amount: float | None) -> str:
 
 def _corpus(job: settings.Job, cost: CorpusCost) -> Iterator[str]:
   number = f", {cost.num_records:,} records" if cost.num_records else ""
-  head = f"corpus {cost.name}: {cost.kind}{number}"
+  head = f"{cost.what} {cost.name}: {cost.kind}{number}"
   if cost.done:
     yield f"{head}, done{_paid(cost.spent)}"
     return
@@ -148,8 +169,11 @@ def _study(job: settings.Job, costs: Sequence[CorpusCost]) -> Iterator[str]:
     yield "generation: nobody is asked any more, $0.00"
     return
   clients = _clients(job, asked)
+  whole = "generation and grading"
+  if all(cost.what == "corpus" for cost in costs):
+    whole = "generation"
   yield (
-    f"generation: {sum(cost.requests for cost in costs):,} requests, "
+    f"{whole}: {sum(cost.requests for cost in costs):,} requests, "
     f"{sum(cost.prompt_tokens for cost in costs):,} tokens in, "
     f"{sum(cost.response_tokens for cost in costs):,} tokens out still to be asked"
   )
@@ -188,10 +212,13 @@ def _config(clients: tariffs.Clients) -> str:
   return "; ".join(told) or "offline"
 
 
-def _spent(job: settings.Job, costs: Sequence[CorpusCost]) -> Iterator[str]:
-  spent = sum(cost.spent.spent for cost in costs)
-  unknown = sum(cost.spent.unknown_at_most for cost in costs)
-  lost = sum(cost.spent.lost_answers for cost in costs)
+def _spent(
+  job: settings.Job, costs: Sequence[CorpusCost], graders: entries.Totals
+) -> Iterator[str]:
+  found = [graders, *(cost.spent for cost in costs)]
+  spent = sum(totals.spent for totals in found)
+  unknown = sum(totals.unknown_at_most for totals in found)
+  lost = sum(totals.lost_answers for totals in found)
   more = f", at most {money(unknown)} more for {lost} lost answers" if unknown else ""
   yield f"spent so far: {money(spent)}{more}"
   if job.max_dollars is None:
@@ -206,9 +233,9 @@ def _spent(job: settings.Job, costs: Sequence[CorpusCost]) -> Iterator[str]:
   yield f"budget: {budget} {verdict} {money(total)}, spent and still to pay"
 
 
-def _prices(job: settings.Job, costs: Mapping[str, CorpusCost]) -> Iterator[str]:
+def _prices(job: settings.Job, costs: Sequence[CorpusCost]) -> Iterator[str]:
   """Yields where the prices come from, for each model."""
-  clients = _clients(job, list(costs.values()))
+  clients = _clients(job, costs)
   told: dict[str, list[str]] = {}
   for role, client in clients.items():
     if client.client != "offline":
@@ -236,15 +263,15 @@ def _price(client: settings.ClientSettings) -> str:
   return f"{client.model}: {found} per million tokens, standard tier ({source})"
 
 
-def _cache_terms(job: settings.Job, costs: Mapping[str, CorpusCost]) -> Iterator[str]:
+def _cache_terms(job: settings.Job, costs: Sequence[CorpusCost]) -> Iterator[str]:
   """Yields what the prices with a cache rest on, where there are any."""
   explicit = [
     price
-    for cost in costs.values()
+    for cost in costs
     for (_, cache), price in cost.tiers.items()
     if cache == tariffs.EXPLICIT
   ]
-  clients = _clients(job, list(costs.values())).values()
+  clients = _clients(job, costs).values()
   sizes = [tariffs.least(client) for client in clients if client.client != "offline"]
   if not sizes or not any(explicit):
     return

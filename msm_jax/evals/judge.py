@@ -19,6 +19,7 @@ from data_gen import spec as specs
 from data_gen.clients import offline, protocol
 from data_gen.clients import settings as client_settings
 from data_gen.engine import entries, ledger
+from data_gen.planning import grading as planning
 from data_gen.teacher import PARSE_ATTEMPTS, Teacher
 from msm_jax import fields as fields_lib
 from msm_jax import progress, records
@@ -29,17 +30,21 @@ from msm_jax.evals.grading import FAILED, OK, UNPARSED, Grader, Verdict
 __all__ = [
   "PROMPTS",
   "Judge",
+  "asked",
   "check",
   "identity",
+  "is_rehearsal",
   "load_spec",
   "open_grader",
-  "open_graders",
+  "who",
 ]
 
 PROMPTS = pathlib.Path(__file__).parent / "prompts"
-REHEARSAL = "rehearsal"  # a world of data_gen
+OFFLINE, REHEARSAL = "offline", "rehearsal"  # a client and a world of data_gen
 # So many requests are held at a time, at most, before they go out.
 _MOST_AT_ONCE = 20_000
+# Fields of prompts that hold what a model said.
+_ANSWERS = ("answer", "completion", "transcript", "response")
 _BUDGET = "config.budget.max_dollars"
 
 
@@ -48,7 +53,7 @@ class _NotYetError(Exception):
 
 
 class Judge:
-  """Asks one grader; see `grading.Grader`. Made by `open_graders`."""
+  """Asks one grader; see `grading.Grader`. Made by `open_grader`."""
 
   def __init__(
     self,
@@ -61,7 +66,7 @@ class Judge:
     self._runner = runner
     self._role = role
     self._config = config
-    self.is_rehearsal = teacher.client.client == "offline"
+    self.is_rehearsal = teacher.client.client == OFFLINE
 
   def ask(
     self,
@@ -188,35 +193,26 @@ class _Gatherer:
 def open_grader(
   config: Mapping[str, Any], workdir: pathlib.Path, role: str = "judge"
 ) -> Iterator[Judge]:
-  """Yields the grader of one role; see `open_graders`."""
-  with open_graders(config, workdir, (role,)) as graders:
-    yield graders[role]
-
-
-@contextlib.contextmanager
-def open_graders(
-  config: Mapping[str, Any], workdir: pathlib.Path, roles: Sequence[str]
-) -> Iterator[dict[str, Judge]]:
-  """Yields a grader for each role; they share ledger and budget.
+  """Yields the grader of a role; one process asks at a time.
 
   Args:
-    config: a whole config as plain dicts; of it the sections of the roles, and budget.
-    workdir: of the study; one process asks at a time.
-    roles: sections that name a client: 'judge', 'second_judge'.
+    config: a whole config as plain dicts; of it `role`, `budget` and `specs` are read.
+    workdir: of the study.
+    role: the section that names the client: 'judge' or 'second_judge'.
 
   Raises:
     UserError: a section or key is missing, a price is not known, the ledger is in use.
   """
-  asked = {role: _client(config, role) for role in roles}
-  _check_clients(config, asked)
+  clients = {role: _client(config, role)}
+  _check_clients(config, clients)
   path = spending.grader_ledger(workdir)
   with ledger.Ledger(path) as book, asyncio.Runner() as runner:
     dollars = _max_dollars(config)
     budget = spending.budget_for(dollars, workdir, (path,), book.totals)
-    made = running.answering(asked, book, budget, directory=PROMPTS)
+    made = running.answering(clients, book, budget, directory=PROMPTS)
     teachers = runner.run(made.__aenter__())
     try:
-      yield {role: Judge(teachers[role], runner, role, config) for role in roles}
+      yield Judge(teachers[role], runner, role, config)
     finally:
       runner.run(made.__aexit__(None, None, None))
 
@@ -230,16 +226,16 @@ def check(config: Mapping[str, Any], roles: Sequence[str], used: Iterable[str]) 
     used: names of `config.specs` that graders will read.
 
   Raises:
-    UserError: as `open_graders`; or a spec cannot be read, or is too long for them.
+    UserError: as `open_grader`; or a spec cannot be read, or is too long for them.
   """
-  asked = {role: _client(config, role) for role in roles}
-  _check_clients(config, asked)
+  clients = {role: _client(config, role) for role in roles}
+  _check_clients(config, clients)
   for name in used:
     spec = load_spec(config, name)
-    for role, client in asked.items():
+    for role, client in clients.items():
       context.check(spec, client, f"config.{role}")
-  for role, client in asked.items():
-    if client.client == "offline":
+  for role, client in clients.items():
+    if client.client == OFFLINE:
       progress.say(
         f"config.{role}.client is 'offline': a rehearsal, its verdicts are drawn at "
         f"random and measure nothing; they stand under '{grading.REHEARSAL}...'"
@@ -270,11 +266,61 @@ def identity(
   """
   client = _client(config, role)
   found: list[Any] = [client.content(), prompts.sha256(stages, PROMPTS)]
-  if client.client == "offline":
+  if client.client == OFFLINE:
     found.append(offline.world_sha256(client.model))
   if spec is not None:
     found.append(load_spec(config, spec).sha256)
   return records.sha256_json(found)[:16]
+
+
+def asked(
+  config: Mapping[str, Any],
+  stage: grading.Stage,
+  *,
+  evaluation: str,
+  about: str,
+  role: str,
+  requests: int,
+  answered: int,
+  spec: str | None,
+  answer_tokens: int,
+) -> planning.Asked:
+  """Returns the requests of a stage as `plan` counts them.
+
+  Args:
+    config: a whole config.
+    stage: what is asked.
+    evaluation, about: its name, and what the plan says of it.
+    role: who grades.
+    requests, answered: all of them, and those of finished evaluations.
+    spec: name of the spec in the prompt, if there is one.
+    answer_tokens: what an answer of a model has at most.
+  """
+  fields = dict.fromkeys(_ANSWERS, "x" * (4 * answer_tokens))
+  if spec is not None:
+    fields["spec_text"] = load_spec(config, spec).text
+  return planning.Asked(
+    evaluation=evaluation,
+    about=about,
+    role=role,
+    stage=stage.name,
+    directory=PROMPTS,
+    requests=requests,
+    answered=answered,
+    fields=fields,
+    response_tokens=stage.response_tokens,
+  )
+
+
+def who(config: Mapping[str, Any], role: str) -> dict[str, str]:
+  """Returns client and model of a grader."""
+  client = _client(config, role)
+  return {"client": client.client, "model": client.model}
+
+
+def is_rehearsal(config: Mapping[str, Any], role: str) -> bool:
+  """Returns whether the verdicts of a grader measure nothing."""
+  return _client(config, role).client == OFFLINE
 
 
 def _client(config: Mapping[str, Any], role: str) -> client_settings.ClientSettings:
@@ -283,15 +329,15 @@ def _client(config: Mapping[str, Any], role: str) -> client_settings.ClientSetti
     raise UserError(f"{where} is missing: set the client and model of the grader")
   client = fields_lib.build(client_settings.ClientSettings, config[role], where)
   settings.check_client(where, client)
-  if client.client == "offline":
+  if client.client == OFFLINE:
     client = dataclasses.replace(client, model=REHEARSAL)
   return client
 
 
 def _check_clients(
-  config: Mapping[str, Any], asked: Mapping[str, client_settings.ClientSettings]
+  config: Mapping[str, Any], clients: Mapping[str, client_settings.ClientSettings]
 ) -> None:
-  for role, client in asked.items():
+  for role, client in clients.items():
     spending.check_client(client, f"config.{role}", _max_dollars(config))
 
 
