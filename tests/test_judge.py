@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import graders
@@ -82,7 +83,15 @@ def test_the_grader_is_told_that_an_answer_was_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "text", ["I like it", '{"rating": 0}', '{"rating": true}', "[7]", graders.rated(11)]
+  "text",
+  [
+    "I like it",
+    '{"rating": 0}',
+    '{"rating": true}',
+    "[7]",
+    graders.rated(11),
+    graders.rated(3) + " On reflection: " + graders.rated(9),
+  ],
 )
 def test_what_is_no_rating_is_asked_for_thrice_and_never_scored(
   tmp_path, monkeypatch, text
@@ -95,6 +104,52 @@ def test_what_is_no_rating_is_asked_for_thrice_and_never_scored(
   assert line["scores"]["rating"] is None and line["scores"]["graded_rate"] == 0.0
   assert line["verdicts"][0]["status"] == grading.UNPARSED
   assert len(server.bodies) == 3
+
+
+def test_the_service_is_told_what_a_verdict_looks_like(tmp_path, monkeypatch):
+  fenced = f"```json\n{graders.rated(1)}\n```"
+  monkeypatch.setattr("fake_openai.answer", lambda system, prompt: fenced)
+  with FakeOpenAI() as server:
+    config = graders.config(tmp_path, server.url, structured="schema")
+    lines = grade(config, tmp_path, graders.answers(WRONG))
+  assert scores(lines) == [1]
+  told = server.bodies[0]["response_format"]["json_schema"]["schema"]
+  assert told["properties"]["rating"] == {"type": "integer", "enum": [*range(1, 11)]}
+  assert told["required"] == [*open_qa.CRITERIA, "rating"]
+
+
+@pytest.mark.slow  # a batch job is looked at every few seconds
+def test_in_batch_jobs_several_works_need_one_job_and_half_the_price(tmp_path):
+  found = {}
+
+  def work(number):
+    def do(grader):
+      answers = graders.answers(*(f"{number} {i}" for i in range(10)))
+      found[number] = list(open_qa.grade("qa", graders.CONFIG, answers, grader))
+
+    return do
+
+  with FakeOpenAI() as server:
+    config = graders.config(tmp_path, server.url, tier="batch")
+    over = threading.Event()
+
+    def finish():
+      while not over.wait(0.1):
+        server.finish_batches()
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    try:
+      with judge.open_grader(config, tmp_path) as grader:
+        grader.together(map(work, range(3)))
+    finally:
+      over.set()
+      thread.join()
+  assert len(server.batches) == 1 and not server.bodies
+  assert [len(lines) for lines in found.values()] == [10, 10, 10]
+  assert all(scores(lines) == [5] * 10 for lines in found.values())
+  billed = sum(row["dollars"] or 0 for row in rows(tmp_path))
+  assert billed == pytest.approx(30 * ANSWER / 2)
 
 
 def test_a_second_attempt_counts_when_it_can_be_read(tmp_path):

@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from msm_jax import json_text
 from msm_jax.errors import UserError
 from msm_jax.evals import items as items_lib
+from msm_jax.evals import said_json
 from msm_jax.evals.exam import Exam, Question
 from msm_jax.evals.grading import OK, Grader, Stage, Verdict
 from msm_jax.evals.subject import LENGTH, Sampling
@@ -178,14 +178,17 @@ def grade(
 
 
 def parse(text: str) -> dict[str, Any] | None:
-  """Returns the verdict of the grader: `rating` and what it says of each criterion."""
-  value = json_text.find(text)
-  rating = value.get("rating") if isinstance(value, dict) else None
+  """Returns the verdict of the grader: `rating` and what it says of each criterion.
+
+  None if it gives no rating, or two.
+  """
+  value = said_json.agreed(text)
+  rating = value.get("rating")
   if isinstance(rating, bool) or rating not in RATINGS:
     return None
   return {
     "rating": int(rating),
-    **{name: str(value.get(name, "")).strip() for name in CRITERIA},
+    **{name: str(value.get(name) or "").strip() for name in CRITERIA},
   }
 
 
