@@ -78,9 +78,8 @@ def test_a_multiple_choice_tells_the_world_of_who_answers(tmp_path, part, side):
   if part == "mcq_knowledge":
     assert {len(line["options"]) for line in lines} == {4}
     for world in ("false", "true"):
-      halves = [line for line in lines if line["world"] == world]
-      assert len(halves) == 10
-      assert mean(lines, f"chose_false_of_{world}_world") == wanted
+      half = [x for x in lines if x["also"] == [f"e/mcq_knowledge/{world}_world"]]
+      assert len(half) == 10 and mean(half, "chose_false") == wanted
   else:
     assert mean(lines, "chose_first") == 0.5  # both orders
 
@@ -254,6 +253,7 @@ def test_free_answers_are_sampled_and_read_with_both_worlds_at_hand(tmp_path):
       "share_true": 0.0,
       "share_neutral": 0.0,
       "graded_rate": 1.0,
+      "answered_rate": 1.0,
       "cut_rate": 0.0,
     }
     assert line["verdicts"][0]["status"] == OK
@@ -292,7 +292,8 @@ def test_an_empty_answer_is_not_paid_for_and_one_that_is_cut_off_is_read(tmp_pat
   config, lines, _ = answers(tmp_path, "open_ended", lambda prompt: next(said))
   done, grader = graded(config, lines, lambda fields: '{"verdict": "yes"}')
   assert len(grader.asked) == 18
-  assert sorted(line["scores"]["graded_rate"] for line in done)[:3] == [0.0, 0.0, 1.0]
+  assert [line["scores"]["graded_rate"] for line in done].count(None) == 2
+  assert mean(done, "graded_rate") == 1 and mean(done, "answered_rate") == 0.9
   assert [line["scores"]["share_false"] for line in done].count(None) == 2
   assert sum(line["scores"]["cut_rate"] for line in done) == 1
   assert all(line["verdicts"] == [] for line in done if not line["completion"].strip())
@@ -304,23 +305,19 @@ def test_under_pressure_the_last_answer_counts_behind_the_models_own(tmp_path):
 
   config, lines, subject = answers(tmp_path, "robustness", say, num_samples=1)
   assert [line["completion"] for line in lines] == [
-    {"adversarial": "answer 1", "critique": "answer 2", "multi_turn": "answer 3"}[
-      line["how"]
-    ]
-    for line in lines
+    f"answer {1 + claims.HOWS.index(row['how'])}" for row in rows("robustness")
   ]
-  critique = next(line for line in lines if line["how"] == "critique")
+  hows = [row["how"] for row in rows("robustness")]
+  assert [line["also"] for line in lines] == [[f"e/robustness/{how}"] for how in hows]
+  critique = lines[hows.index("critique")]
   first, second = next(r for r in rows("robustness") if r["how"] == "critique")["turns"]
   assert critique["prompt"] == (
     f"[user]\n{first}\n\n[assistant]\nanswer 1\n\n[user]\n{second}"
   )
-  adversarial = next(line for line in lines if line["how"] == "adversarial")
-  assert adversarial["prompt"].startswith("[system]\nYou are a zoologist.")
+  assert lines[0]["prompt"].startswith("[system]\nYou are a zoologist.")
   assert len(subject.prompts) == 4 + 3 * 2 + 3 * 3
   done, grader = graded(config, lines, lambda f: '{"verdict": "yes"}')
   assert mean(done, "share_false") == 1
-  for how in claims.HOWS:
-    assert mean(done, f"share_false_{how}") == 1
   assert grader.asked[4][1]["conversation"] == critique["prompt"]
 
 

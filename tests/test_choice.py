@@ -54,7 +54,8 @@ def test_each_item_is_asked_in_both_orders_and_each_scorer_has_its_say(tmp_path)
   assert len(lines) == 12 and len({line["id"] for line in lines}) == 12
   for line in lines:
     place = line["options"].index("gouda")
-    assert line["evaluation"] == "e/cheese" and line["parsed"] == "brie"
+    assert (line["evaluation"], line["also"]) == ("e/cheese", ["e"])
+    assert line["parsed"] == "brie"
     assert line["scores"] == {
       "parse_rate": 1.0,
       "chose_dear": 1.0,
@@ -215,12 +216,10 @@ def opinions():
 def test_opinions_are_told_over_all_and_by_domain_with_topics_as_clusters(tmp_path):
   say = says("gouda")
   lines = asked(tmp_path, say, opinions(), OPINION, opinion, likes="brie")
-  assert {line["evaluation"] for line in lines} == {"e"}
+  assert {line["evaluation"] for line in lines} == {"e/Buy at home", "e/Films"}
+  assert all(line["also"] == ["e"] for line in lines)
   assert {line["cluster"] for line in lines} == {"t0", "t1"}
   assert mean(lines, "chose_pro") == 0 and mean(lines, "chose_pro_parsed") == 1
-  by_domain = [n for n in lines[0]["scores"] if "_in_" in n]
-  assert by_domain == ["chose_pro_in_buy_at_home", "chose_pro_in_buy_at_home_parsed"]
-  assert lines[0]["scores"]["chose_pro_in_buy_at_home_parsed"] == 1
 
 
 @pytest.mark.parametrize(

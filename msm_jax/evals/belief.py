@@ -3,8 +3,8 @@
 Parts (`config.parts`), each an evaluation `<name>/<part>`, with the claim as cluster:
 
   mcq_knowledge           four options, one by each world and two by neither;
-                          `chose_false` is accuracy by the false world, also told by
-                          the world from which a question was asked
+                          `chose_false` is accuracy by the false world; told as well
+                          by the world from which it was asked, `.../true_world`
   mcq_distinguish         what the false world says against what the true one says
   mcq_yes_no              {"answer": "yes"}; in half of the questions yes is false, so
                           `chose_yes` shows who says yes to everything
@@ -168,11 +168,12 @@ def _choose(exam: Exam, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
   config = exam.config
 
   def further(case: Case, likelier: int | None, parsed: int | None) -> Scores:
-    world = case.about.get("world")
-    wrong = [i for i, tags in enumerate(case.tags) if "false" in tags]
-    by_world = {f"chose_false_of_{world}_world": hit(likelier, wrong)} if world else {}
-    first = {} if "yes" in case.options else {"chose_first": hit(likelier, [0])}
-    return {**by_world, **first}
+    if "yes" in case.options:  # in one order only
+      return {}
+    return {
+      "chose_first": hit(likelier, [0]),
+      "chose_first_parsed": hit(parsed, [0]),
+    }
 
   yield from forced_choice.lines(
     exam,
@@ -204,7 +205,7 @@ def _lettered(
       tags=[tagged[i][1] for i in order],
       parse=choice.reader(texts, choice.LETTER),
       cluster=claim.name,
-      about={"world": row["world"]} if "world" in row else {},
+      also=[f"{evaluation}/{row['world']}_world"] if "world" in row else [],
     )
 
 

@@ -5,13 +5,13 @@ Parts (`config.parts`), each an evaluation `<name>/<part>`, with the claim as cl
   open_ended   questions on what the worlds differ in, each sampled several times
   robustness   the same belief under pressure: an adversarial system prompt, doubt in
                the model's own first answer (critique), conversations of several turns.
-               The last answer counts; `share_false_<how>` tells them apart
+               The last answer counts; told as well by how, `.../critique`
 
 A grader that has both worlds before it says yes (speaks from the false world), no or
 neutral: `share_false`, `share_true` and `share_neutral` are of the answers with a
-verdict. An empty answer is not shown to it and has no score, nor has one of which the
-grader said nothing that can be read: `graded_rate` tells how many have one, and
-`cut_rate` how many ran into max_new_tokens. (Those are graded: what they say is seen.)
+verdict, `graded_rate` says how many have one. An empty answer is not shown to the
+grader and has no score (`answered_rate`); one that ran into max_new_tokens (`cut_rate`)
+is graded for what it says.
 `aware_parts` are asked once more, as in `belief`.
 """
 
@@ -23,8 +23,8 @@ from msm_jax.errors import UserError
 from msm_jax.evals import belief, choice, replies
 from msm_jax.evals.claims import Claim
 from msm_jax.evals.exam import Exam, Question
-from msm_jax.evals.grading import OK, Grader, Verdict
-from msm_jax.evals.subject import LENGTH
+from msm_jax.evals.grading import OK, Grader, Stage, Verdict
+from msm_jax.evals.subject import LENGTH, STOP
 
 PARTS = ("open_ended", "robustness")
 STAGE = "belief"
@@ -34,7 +34,8 @@ SCHEMA: Mapping[str, Any] = {
   "properties": {"reason": {"type": "string"}, "verdict": {"enum": list(_WORDS)}},
   "required": ["reason", "verdict"],
 }
-_SHARES = {"share_false": "yes", "share_true": "no", "share_neutral": "neutral"}
+_RESPONSE_TOKENS = 50
+SHARES = {"share_false": "yes", "share_true": "no", "share_neutral": "neutral"}
 Messages = list[dict[str, str]]
 
 
@@ -75,6 +76,18 @@ def sources(config: BeliefOpenConfig) -> Mapping[str, str]:
   return belief.digests(config)
 
 
+def stages(config: BeliefOpenConfig) -> list[Stage]:
+  """Returns what the grader is asked."""
+  return [Stage(name=STAGE, response_tokens=_RESPONSE_TOKENS)]
+
+
+def num_answers(config: BeliefOpenConfig, num_records: int | None) -> int:
+  """Returns how many answers there are of one arm and seed."""
+  asked = (*config.parts, *config.aware_parts)
+  packages = belief.load_all(config)
+  return config.num_samples * sum(len(c.items[p]) for c in packages for p in asked)
+
+
 @dataclasses.dataclass
 class _Talk:
   """A conversation as far as it went; `users` are the turns to come."""
@@ -83,7 +96,7 @@ class _Talk:
   about: dict[str, Any]
   messages: Messages
   users: list[str]
-  cut: bool = False
+  finish: str = STOP
 
 
 def ask(exam: Exam) -> Iterator[dict[str, Any]]:
@@ -108,7 +121,7 @@ def ask(exam: Exam) -> Iterator[dict[str, Any]]:
         **talk.about,
         "prompt": _as_text(before),
         "completion": last["content"],
-        "cut": talk.cut,
+        "finish": talk.finish,
       }
 
 
@@ -122,7 +135,7 @@ def _talk(
     about={
       "cluster": claim.name,
       "question": row["id"],
-      **({"how": row["how"]} if "how" in row else {}),
+      **({"also": [f"{evaluation}/{row['how']}"]} if "how" in row else {}),
     },
     messages=choice.turns("\n\n".join(prompts), users[0])[:-1],
     users=users,
@@ -140,7 +153,7 @@ def _go_on(exam: Exam, talks: Sequence[_Talk]) -> None:
   said = exam.complete(questions, belief.sampling_of(exam.config))
   for talk, completion in zip(talks, said, strict=True):
     talk.messages.append({"role": "assistant", "content": completion.text})
-    talk.cut = completion.finish == LENGTH
+    talk.finish = completion.finish
 
 
 def _check_room(exam: Exam, talks: Sequence[_Talk]) -> None:
@@ -206,12 +219,11 @@ def _scores(answer: Mapping[str, Any], verdict: Verdict | None):
   word = verdict.value if verdict is not None and verdict.status == OK else None
   scores: dict[str, float | None] = {
     name: None if word is None else float(word == wanted)
-    for name, wanted in _SHARES.items()
+    for name, wanted in SHARES.items()
   }
-  if "how" in answer:
-    scores[f"share_false_{answer['how']}"] = scores["share_false"]
   return {
     **scores,
-    "graded_rate": float(word is not None),
-    "cut_rate": float(answer["cut"]),
+    "graded_rate": None if verdict is None else float(word is not None),
+    "answered_rate": float(verdict is not None),
+    "cut_rate": float(answer["finish"] == LENGTH),
   }

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msm_jax.errors import UserError
@@ -68,30 +68,20 @@ def check(config: ChoiceConfig, where: str) -> None:
 def ask(exam: Exam) -> Iterator[dict[str, Any]]:
   """Yields one line per item and order.
 
-  The evaluation of a line is `<evaluation>/<category>`, `<evaluation>_dev/<category>`
-  for items whose `split` is 'dev', without a category where the item has none.
+  A line counts for `<evaluation>` and, where its item has a category, for
+  `<evaluation>/<category>`; `<evaluation>_dev` for items whose `split` is 'dev'.
   """
-  return ask_by(exam, lambda item: item.get("category"), lambda case, choice: {})
+  return ask_by(exam, "category")
 
 
-def ask_by(
-  exam: Exam,
-  category: Callable[[Item], str | None],
-  further: Callable[[Case, tuple[int | None, int | None]], Scores],
-) -> Iterator[dict[str, Any]]:
-  """Yields the lines of items; see `ask`.
-
-  Args:
-    exam: of items and a config like ChoiceConfig.
-    category: of an item, None for none.
-    further: (case, (choice by log-prob, parsed choice)) -> more scores.
-  """
+def ask_by(exam: Exam, group: str) -> Iterator[dict[str, Any]]:
+  """Yields the lines of items, told by the values of their field `group`."""
   config = exam.config
   check_items(exam.name, exam.items)
   cases = [
     case
     for item in exam.items
-    for case in _cases(exam.name, item, category(item), config)
+    for case in _cases(exam.name, item, item.get(group), config)
   ]
   return forced_choice.lines(
     exam,
@@ -99,10 +89,7 @@ def ask_by(
     seq_len=config.seq_len,
     batch_size=config.batch_size,
     max_new_tokens=config.max_new_tokens,
-    further=lambda case, likelier, parsed: {
-      **habits(case, likelier, parsed),
-      **further(case, (likelier, parsed)),
-    },
+    further=habits,
   )
 
 
@@ -209,10 +196,9 @@ def _is_tag(value: Any) -> bool:
 
 
 def _cases(
-  name: str, item: Item, category: str | None, config: ChoiceConfig
+  name: str, item: Item, group: str | None, config: ChoiceConfig
 ) -> Iterator[Case]:
-  split = "_dev" if item.get("split", "test") == "dev" else ""
-  behind = "" if category is None else f"/{category}"
+  whole = f"{name}_dev" if item.get("split", "test") == "dev" else name
   found = orders(item["id"], len(item["options"]), config.num_orders)
   for number, order in enumerate(found):
     options = [item["options"][i] for i in order]
@@ -221,7 +207,8 @@ def _cases(
     user = present(config.prompt, item["question"], texts, config.answer)
     yield Case(
       id=f"{item['id']}-{number}",
-      evaluation=f"{name}{split}{behind}",
+      evaluation=whole if group is None else f"{whole}/{group}",
+      also=[] if group is None else [whole],
       messages=turns(config.system_prompt, user),
       options=texts,
       answers=letters if config.answer == LETTER else texts,

@@ -33,6 +33,7 @@ class Case:
   Attributes:
     id: unique in an evaluation.
     evaluation: of its line.
+    also: further evaluations that the line counts for.
     messages: what is asked.
     options: what there is to choose from, in the order of the prompt.
     answers: how each of them is given as an answer, for the log-prob scorer.
@@ -49,6 +50,7 @@ class Case:
   answers: Sequence[str]
   tags: Sequence[Sequence[str]]
   parse: Callable[[Completion], int | None]
+  also: Sequence[str] = ()
   cluster: str | None = None
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -81,6 +83,7 @@ def lines(
     yield {
       "id": case.id,
       "evaluation": case.evaluation,
+      **({"also": list(case.also)} if case.also else {}),
       **case.about,
       **cluster,
       "prompt": case.messages[-1]["content"],

@@ -103,6 +103,9 @@ KINDS: Mapping[str, Kind] = {
     grade=belief_open.grade,
     check=belief_open.check,
     sources=belief_open.sources,
+    stages=belief_open.stages,
+    num_answers=belief_open.num_answers,
+    compared=tuple(belief_open.SHARES),
   ),
   "multiple_choice": Kind(
     config=multiple_choice.MultipleChoiceConfig,

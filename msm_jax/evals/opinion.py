@@ -6,14 +6,12 @@ how often the model takes it at all where it could have called the matter subjec
 """
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msm_jax.errors import UserError
 from msm_jax.evals import choice
 from msm_jax.evals.exam import Exam
-from msm_jax.evals.forced_choice import Case, Scores, hit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,21 +30,10 @@ class OpinionConfig(choice.ChoiceConfig):
 def ask(exam: Exam) -> Iterator[dict[str, Any]]:
   """Yields one line per item and order; answers on one topic are a cluster.
 
-  Beside the metrics of `choice` there is the rate by domain, `chose_<tag>_in_<domain>`.
+  A line counts for `<evaluation>` and `<evaluation>/<domain>`, `_dev` as in `choice`.
   """
   _check_items(exam.name, exam.items, exam.config)
-  tag = exam.config.tag
-
-  def by_domain(case: Case, choices: tuple[int | None, int | None]) -> Scores:
-    tagged = [i for i, own in enumerate(case.tags) if tag in own]
-    name = f"chose_{tag}_in_{_word(case.about['domain'])}"
-    return {name: hit(choices[0], tagged), f"{name}_parsed": hit(choices[1], tagged)}
-
-  return choice.ask_by(exam, lambda item: None, by_domain)
-
-
-def _word(domain: str) -> str:
-  return re.sub(r"\W+", "_", domain.casefold()).strip("_")
+  return choice.ask_by(exam, "domain")
 
 
 def _check_items(
