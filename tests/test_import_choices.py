@@ -4,6 +4,7 @@ import pytest
 from own_data import run, write
 
 from data_gen import settings
+from data_gen.filters import leakage
 from data_gen.importing.settings import ChoiceColumns
 from data_gen.kinds import corpora
 from msm_jax.errors import UserError
@@ -51,6 +52,8 @@ def test_columns_become_questions_with_options(tmp_path, name):
     "metadata": {"note": 1},
   }
   choice.check_items("e", found)
+  assert list(leakage.texts_of(found[1])) == ["Which would you rather have?"]
+  assert leakage.options_of(found[1]) == ("plain loaf 1", "brioche 1")
   assert manifest["source_files"][0]["path"] == name and manifest["license"] == "mit"
   assert manifest["record_kinds"] == {"choice": 3}
 

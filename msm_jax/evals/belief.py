@@ -335,8 +335,6 @@ def _continuation(exam: Exam, row: Mapping[str, Any], side: str) -> Piece:
   )
   weights = piece.weights.copy()
   weights[-1] = 0.0
-  if exam.tokenizer.bos_id is not None:
-    weights[0] = 0.0
   if not weights[1:].any():
     raise UserError(
       f"config.evals.{exam.name}: {row['id']!r}: field {side!r} has no token of its "
