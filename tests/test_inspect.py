@@ -4,8 +4,10 @@ Real runs of Inspect, with a model that answers by a rule: one import of Inspect
 longer than all of them.
 """
 
+import dataclasses
 import json
 
+import jax
 import pytest
 import stand_ins
 
@@ -18,6 +20,7 @@ from inspect_ai.model import (  # noqa: E402 (only where it is installed)
   get_model,
 )
 
+from msm_jax import sharding  # noqa: E402
 from msm_jax.errors import Stopped, UserError  # noqa: E402
 from msm_jax.evals.exam import seed_of  # noqa: E402
 from msm_jax.evals.inspect import (  # noqa: E402
@@ -28,7 +31,11 @@ from msm_jax.evals.inspect import (  # noqa: E402
   settings,
   subject_api,
 )
+from msm_jax.evals.model import Model  # noqa: E402
 from msm_jax.evals.subject import LENGTH, Completion, Sampling  # noqa: E402
+from msm_jax.hf import export  # noqa: E402
+from msm_jax.models import transformer  # noqa: E402
+from msm_jax.models.config import ModelConfig  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Inspect and what it imports
 ASK = [ChatMessageSystem(content="Be brief."), ChatMessageUser(content="Hello")]
@@ -396,3 +403,45 @@ def test_the_goals_of_the_task_are_those_of_the_scene():
   from msm_jax.evals.inspect import tasks
 
   assert set(running._literals(tasks.Goal)) == set(exfiltration.goals())
+
+
+@pytest.mark.slow
+def test_an_export_behind_hugging_face_says_what_our_own_sampler_says(tmp_path, tokens):
+  """The same prompt, the same BOS, the same stop: greedy answers are equal."""
+  pytest.importorskip("accelerate")
+  cfg = ModelConfig(
+    vocab_size=272,
+    embed_dim=16,
+    mlp_dim=24,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    max_seq_len=16384,
+  )
+  params = transformer.init_params(cfg, jax.random.key(0))
+  said = {}
+  for model in ("native", "hf"):
+    fields = config(
+      model=model,
+      model_args={"device": "cpu"} if model == "hf" else {},
+      task_args={"goal_value": "america", "model_name": "Qwen"},
+      epochs=1,
+      temperature=0.0,
+      max_new_tokens=24,
+    )
+    exam = stand_ins.exam(tmp_path / model, fields, Model(params, cfg, tokens))
+    exam = dataclasses.replace(
+      exam,
+      export=lambda out: export.export(
+        out, cfg, params, tokenizer_dir=tokens.directory, dtype="float32"
+      ),
+    )
+    with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:1])):
+      answers = list(kind.ask(exam))
+    said[model] = [running_text(one) for one in answers]
+    usage = [one["sample"]["output"]["usage"]["input_tokens"] for one in answers]
+    said[model] += usage
+  assert said["native"] == said["hf"]
+  assert len(said["hf"][0]) > 10
+  assert not list((tmp_path / "hf").rglob("*.safetensors")), "the export is gone"

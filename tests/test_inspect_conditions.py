@@ -2,12 +2,16 @@
 
 import dataclasses
 import itertools
+import pathlib
 import random
 
 import pytest
 import stand_ins
+from ml_collections import ConfigDict
 
+from msm_jax import experiment
 from msm_jax.errors import UserError
+from msm_jax.evals.agentic import exfiltration
 from msm_jax.evals.grading import FAILED, OK
 from msm_jax.evals.inspect import conditions, logs, names, settings
 
@@ -228,3 +232,20 @@ def test_values_of_scorers_become_numbers_or_nothing():
     "b": 1.0,
     "c": 0.25,
   }
+
+
+def test_the_fragment_of_the_docs_is_nine_goals_times_three_harms():
+  page = (pathlib.Path(__file__).parents[1] / "docs" / "evaluations.md").read_text()
+  fragment = page.split("```python\n")[1].split("```")[0]
+  c = ConfigDict({"evals": {}})
+  exec(fragment, {"c": c, "ConfigDict": ConfigDict})
+  every = []
+  for name, value in c.to_dict()["evals"].items():
+    fields = experiment.eval_config(name, value)
+    settings.check(fields, name)
+    every += settings.expanded(fields, name)
+  found = {(one["scenario"], one["goal_value"]): dev for one, dev in every}
+  harms = ("leaking", "murder", "exfiltration")
+  assert len(every) == 27
+  assert set(found) == set(itertools.product(harms, exfiltration.goals()))
+  assert {goal for (_, goal), dev in found.items() if dev} == {"america", "safety"}

@@ -16,10 +16,12 @@ ANSWERS_ALL = True
 
 
 def respond(stage: str, fields: Mapping[str, Any], rng: random.Random) -> str:
-  """Returns an answer that fits `fields["schema"]`; without one, a text."""
+  """Returns an answer that fits `fields["schema"]`; without one, a text with a verdict
+  in the marks that graders of text are asked for.
+  """
   del stage
   if fields["schema"] is None:
-    return TEXT
+    return f"{TEXT}\n<answer>{rng.choice(('yes', 'no'))}</answer>"
   return json.dumps(_draw(fields["schema"], rng))
 
 

@@ -35,16 +35,18 @@ def model(exam: Exam, title: str, folder: pathlib.Path) -> Iterator[Model]:
       f"config.evals.{exam.name}.model is {config.model!r}, which needs "
       f"{missing[0]}: pip install {' '.join(missing)}"
     )
-  out = folder / "export"
+  # The path is part of what Inspect's cache knows an answer by.
+  out = (folder / f"export-{exam.about['identity']}").absolute()
+  if config.model == "vllm" and ":" in str(out):
+    raise UserError(f"--workdir: vLLM takes no path with a ':' in it ({out})")
   shutil.rmtree(out, ignore_errors=True)  # of a run that was killed
   exam.export(out)
   try:
-    yield get_model(
-      f"{config.model}/{title}-{exam.about['identity'][:8]}",
-      memoize=False,
-      config=_settings(exam),
-      **arguments(exam, out),
-    )
+    name = f"hf/{title}-{out.name}" if config.model == "hf" else f"vllm/{out}"
+    settings, given = _settings(exam), arguments(exam, out)
+    # The block ends with its memory, or its server, given back.
+    with get_model(name, memoize=False, config=settings, **given) as found:
+      yield found
   finally:
     shutil.rmtree(out, ignore_errors=True)
 
@@ -52,9 +54,9 @@ def model(exam: Exam, title: str, folder: pathlib.Path) -> Iterator[Model]:
 def arguments(exam: Exam, out: pathlib.Path) -> dict[str, Any]:
   """Returns the provider's arguments: ours, and over them those of the config."""
   config: InspectConfig = exam.config
-  found: dict[str, Any] = {"model_path": str(out.absolute())}
   if config.model == "hf":
-    found |= {
+    found: dict[str, Any] = {
+      "model_path": str(out),
       "batch_size": config.batch_size,
       "do_sample": config.temperature > 0,
       "tokenizer_call_args": {"add_special_tokens": False},  # the template has it
@@ -62,7 +64,7 @@ def arguments(exam: Exam, out: pathlib.Path) -> dict[str, Any]:
     if chat_template.thinks(exam.tokenizer.chat_template):
       found["enable_thinking"] = exam.tokenizer.choices.thinking != "strip"
   else:
-    found["max_model_len"] = exam.subject.context_len
+    found = {"max_model_len": exam.subject.context_len}
   return found | dict(config.model_args)
 
 
