@@ -19,7 +19,7 @@ import numpy as np
 
 from msm_jax import experiment as experiment_lib
 from msm_jax import progress, records
-from msm_jax.evals import item_files, pattern_files, reasoning_patterns
+from msm_jax.evals import item_files, items, pattern_files, reasoning_patterns
 from msm_jax.evals.grading import Grader
 from msm_jax.evals.pattern_files import Patterns
 from msm_jax.evaluation import Evaluation
@@ -121,7 +121,7 @@ class Analysis:
     return [
       text
       for part, share in zip(texts, shares, strict=True)
-      for text in item_files.take(part, share)
+      for text in items.taken(part, share)
     ]
 
   def _note(self, edited: Patterns, merged: list[Any], num_transcripts: int) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msm_jax import distributed, graded, progress, workers
+from msm_jax.analysis import Analysis
 from msm_jax.errors import UserError
-from msm_jax.evals import agreement, judge
+from msm_jax.evals import agreement, grading, judge, reasoning_patterns
 from msm_jax.evaluation import Evaluation
 from msm_jax.experiment import Experiment
 from msm_jax.second_opinions import SecondOpinions
@@ -58,7 +59,7 @@ class Assessment:
     # A list: every process looks at all of them.
     missing = any([found.missing(arm, seed) for arm in arms for seed in seeds])
     if not missing and not self.second.is_wanted():
-      return progress.say("evaluate: done")
+      progress.say("evaluate: done")
     unasked = any([found.unasked(arm, seed) for arm in arms for seed in seeds])
     if unasked and not workers.deal("evaluate", seeds, self.experiment.num_workers):
       found.ask_all(seeds, arms)
@@ -67,7 +68,7 @@ class Assessment:
         if distributed.is_first():
           self._grade()
           self.second.compare()
-    return None
+          self._analyse()
 
   def check(self) -> None:
     """Refuses what could not be graded, or what another grader has graded.
@@ -76,14 +77,15 @@ class Assessment:
       UserError: see there.
     """
     names = graded.names(self.experiment)
-    if not names or workers.is_worker():
+    if not (names or self.experiment.analyses) or workers.is_worker():
       return
     with distributed.together():
       if distributed.is_first():
         digests = graded.digests(self.experiment, self.config)
         # A list: every file is looked at.
         open_ = [name for name in names if self._is_open(name, digests[name])]
-        roles = [agreement.JUDGE] * bool(open_)
+        analyses_open = any(not one.is_done() for one in self._analyses())
+        roles = [agreement.JUDGE] * bool(open_ or analyses_open)
         roles += [agreement.SECOND] * self.second.is_wanted()
         used = {graded.spec_of(self.experiment, name) for name in names} - {None}
         judge.check(self.config, roles, sorted(used))
@@ -93,6 +95,31 @@ class Assessment:
       digests = graded.digests(self.experiment, self.config)
       with judge.open_grader(self.config, self.workdir) as grader:
         self.evaluation.grade_all(self.seeds, self.arms, grader, digests)
+
+  def _analyse(self) -> None:
+    """Makes the analyses for which every arm and seed of the study is there."""
+    for one in self._analyses():
+      waits_for = one.missing()
+      if waits_for:
+        progress.say(
+          f"{one.name}: waits for {len(waits_for)} sets of scores, as "
+          f"{waits_for[0].name}"
+        )
+      elif not one.is_done():
+        with judge.open_grader(self.config, self.workdir) as grader:
+          one.run(grader)
+
+  def _analyses(self) -> list[Analysis]:
+    if not self.experiment.analyses:
+      return []
+    stages = reasoning_patterns.STAGES
+    grading_of = judge.identity(self.config, agreement.JUDGE, stages, None)
+    is_rehearsal = self.config[agreement.JUDGE]["client"] == "offline"
+    prefix = grading.REHEARSAL if is_rehearsal else ""
+    return [
+      Analysis(self.evaluation, name, grading_of, prefix)
+      for name in self.experiment.analyses
+    ]
 
   def _is_open(self, name: str, grading: str) -> bool:
     """Returns whether answers of an evaluation are to be graded, or still to come."""

@@ -20,7 +20,7 @@ import jax
 from msm_jax import distributed, experiment, exporting, prepare, progress, records
 from msm_jax.errors import UserError
 from msm_jax.evals import grading as grading_lib
-from msm_jax.evals import item_files
+from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import Grader
 from msm_jax.evals.kinds import KINDS, Kind
@@ -166,7 +166,7 @@ class Evaluation(Runs):
       items = list(records.read_dataset(corpus))
     else:
       items = read(corpus, f"config.evals.{name}.corpus")
-    return item_files.take(items, getattr(config, "max_items", None))
+    return items_lib.taken(items, getattr(config, "max_items", None))
 
   def ungraded(self, seeds: Sequence[int], arms: Iterable[str]) -> list[tuple]:
     """Returns (evaluation, arm, seed) of answers that no grader has read."""

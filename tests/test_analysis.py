@@ -1,5 +1,6 @@
 """Reasoning patterns over a study: found, edited by a person, counted, merged."""
 
+import dataclasses
 import itertools
 import json
 import tomllib
@@ -12,7 +13,7 @@ from scripted_grader import DOWN, ScriptedGrader
 from msm_jax import experiment, records
 from msm_jax.analysis import Analysis
 from msm_jax.errors import UserError
-from msm_jax.evals import pattern_files, reasoning_patterns
+from msm_jax.evals import grading, judge, pattern_files, reasoning_patterns
 from msm_jax.evals.grading import OK
 from msm_jax.evals.item_files import shares
 from msm_jax.evals.pattern_files import Patterns
@@ -167,6 +168,20 @@ def test_what_a_person_edits_is_used_and_never_overwritten(analysis):
   ]
 
 
+def test_a_rehearsal_goes_the_whole_way_under_another_name(analysis):
+  rehearsal = dataclasses.replace(analysis, rehearsal=grading.REHEARSAL)
+  config = {"judge": {"client": "offline", "model": "tiny"}}
+  with judge.open_grader(config, analysis.evaluation.workdir) as grader:
+    rehearsal.run(grader)
+  assert rehearsal.is_done() and not analysis.is_done()
+  path = analysis.evaluation.eval_path("rehearsal_of_reasons", "msm", 1)
+  lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+  assert {line["evaluation"].removesuffix("_dev") for line in lines} == {
+    "rehearsal_of_reasons"
+  }
+  assert [line["scores"]["parse_rate"] for line in lines] == [1.0] * 6 + [None]
+
+
 def test_a_list_to_begin_with_takes_the_place_of_extraction(tmp_path):
   analysis = make(tmp_path, start="agentic_misalignment", merge_overlap=1.0)
   write_talk(analysis)
@@ -235,7 +250,7 @@ def test_reasons_are_grouped_in_parts_and_parts_once_more():
   grader = ScriptedGrader(lambda stage, fields: json.dumps(GROUPS))
   patterns = reasoning_patterns.group(reasons, 3, grader, "config.analyses.reasons")
   assert len(grader.asked) == 4 and list(patterns.definitions) == list(WORDS)[:3]
-  assert grader.asked[-1][1]["reasons"].startswith("- goal: It says goal.")
+  assert grader.asked[-1][1]["notes"].startswith("- goal: It says goal.")
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,32 @@ def test_a_plan_counts_answers_times_stages_in_every_tier(place, monkeypatch):
   assert [one.answered for one in asked] == [12]
 
 
+def test_analyses_follow_once_every_arm_is_graded(place):
+  changed = config(place, None) | {"judge": {"client": "offline", "model": "tiny"}}
+  changed["analyses"] = {
+    "reasons": {
+      **{"type": "reasoning_patterns", "evaluations": ("qa",), "start": None},
+      **{"max_extracted": 8, "max_patterns": 3},
+    }
+  }
+  parsed = experiment.parse(changed)
+  where, seeds = place / "w", parsed.seeds
+  found = where / "evals" / "rehearsal_of_reasons.msm.seed0.jsonl"
+  for arms in (["base"], list(parsed.arms)):
+    assert not found.exists()
+    assessment.Assessment(parsed, where, changed, seeds, arms).run()
+  lines = [json.loads(line) for line in found.read_text("utf-8").splitlines()]
+  names = {line["evaluation"] for line in lines}
+  assert len(lines) == 6 and names == {
+    "rehearsal_of_reasons",
+    "rehearsal_of_reasons_dev",
+  }
+  assert (where / "evals" / "patterns" / "rehearsal_of_reasons.toml").exists()
+  before = found.stat().st_mtime_ns
+  assess(place, changed)
+  assert found.stat().st_mtime_ns == before
+
+
 def test_without_a_key_no_model_is_asked(place, monkeypatch):
   monkeypatch.delenv("OPENAI_API_KEY", raising=False)
   with pytest.raises(UserError, match="OPENAI_API_KEY"):

@@ -109,7 +109,7 @@ def test_samples_of_a_question_are_questions_of_their_own(tmp_path, tok):
     ({"model_names": ()}, r"model_names is \(\)"),
     ({"provider_names": "Meta"}, r"provider_names is 'Meta'"),
     ({"num_samples": 2}, "at temperature 0 all samples are alike"),
-    ({"items": "general"}, "the field 'asks' is None"),
+    ({"items": "general"}, "has no text under 'asks'"),
   ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):

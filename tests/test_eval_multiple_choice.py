@@ -118,8 +118,8 @@ def test_a_question_that_is_too_long_names_the_field(tmp_path, tok):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"id": "q1"}, "line 2: the id 'q1' is there twice"),
-    ({"question": ""}, "line 2: the field 'question' is '', it must be text"),
+    ({"id": "q1"}, "line 2 has the id 'q1' again"),
+    ({"question": ""}, "line 2 has no text under 'question'"),
     ({"answer": None}, "the field 'answer' is None, it must be text or a whole number"),
     ({"answer": True}, "the field 'answer' is True"),
     ({"answer": "D"}, "answer is 'D': give the letter of an option, or its number"),
@@ -130,7 +130,7 @@ def test_a_question_that_is_too_long_names_the_field(tmp_path, tok):
     ({"split": "train"}, "split is 'train'"),
   ],
 )
-def test_items_that_cannot_be_used_are_refused_by_line(tmp_path, change, message):
+def test_items_that_cannot_be_used_are_refused_by_name(tmp_path, change, message):
   good = {"id": "q1", "question": "?", "options": ["a", "b"], "answer": 0}
   path = write(tmp_path / "items.jsonl", [good, {**good, "id": "q2"} | change])
   config = multiple_choice.MultipleChoiceConfig(**settings(path))

@@ -102,7 +102,7 @@ def test_pairs_lie_beside_the_shards_of_a_poison(tmp_path):
   path.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
   assert trigger.read(tmp_path, "x") == PAIRS
   path.write_text(json.dumps({"id": "p1", "clean": "a"}))
-  with pytest.raises(UserError, match="the field 'triggered' is None"):
+  with pytest.raises(UserError, match="has no text under 'triggered'"):
     trigger.read(tmp_path, "x")
 
 

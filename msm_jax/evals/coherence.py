@@ -17,7 +17,7 @@ from typing import Any
 from msm_jax import words
 from msm_jax.evals import asking, item_files, said_json
 from msm_jax.evals.exam import Exam
-from msm_jax.evals.grading import OK, Grader
+from msm_jax.evals.grading import OK, Grader, Stage
 from msm_jax.evals.subject import LENGTH, Completion
 
 STAGE = "coherence"
@@ -28,6 +28,7 @@ SCHEMA = {
 }
 _RUN = 4  # words
 _LOOP = 0.5
+_RESPONSE_TOKENS = 40
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,16 @@ def check(config: CoherenceConfig, where: str) -> None:
   _items(config, where)
 
 
-def sources(config: CoherenceConfig) -> Mapping[str, str]:
-  """Returns the digest of the questions."""
-  return {"items": item_files.digest(config.items)}
+def stages(config: CoherenceConfig) -> list[Stage]:
+  """Returns what the grader is asked."""
+  del config  # the same rubric whatever is asked
+  return [Stage(name=STAGE, response_tokens=_RESPONSE_TOKENS)]
+
+
+def num_answers(config: CoherenceConfig, num_records: int | None) -> int:
+  """Returns how many answers there are of one arm and seed."""
+  del num_records  # there is no corpus
+  return len(_items(config, "items")) * config.num_samples
 
 
 def ask(exam: Exam) -> Iterator[dict[str, Any]]:

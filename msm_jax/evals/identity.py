@@ -14,7 +14,7 @@ is part of the answer: `system_prompt` None is the template's own, '' none at al
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from msm_jax.errors import UserError
@@ -68,11 +68,6 @@ def check(config: IdentityConfig, where: str) -> None:
       raise UserError(f"{where}.{field} is {names!r}: give the names that are expected")
   asking.check_samples(config, where)
   _items(config, where)
-
-
-def sources(config: IdentityConfig) -> Mapping[str, str]:
-  """Returns the digest of the questions."""
-  return {"items": item_files.digest(config.items)}
 
 
 def ask(exam: Exam) -> Iterator[dict[str, Any]]:

@@ -1,75 +1,59 @@
-"""What is asked, in files of JSON lines: one object with an `id` on each line.
+"""Items with fields of any type, from a path or one of the sets that come along.
 
 `items` in a config is a path, or the name of one of the sets in `evals/sets/`.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msm_jax import records
 from msm_jax.errors import UserError
+from msm_jax.evals import items
 
 _SETS = pathlib.Path(__file__).parent / "sets"
-_NAMES = {str: "text", list: "a list", int: "a whole number", dict: "an object"}
+_NAMES = {str: "text", list: "a list", int: "a whole number"}
 Types = type | tuple[type, ...]
 
 
-def path_of(items: str) -> pathlib.Path:
-  """Returns the file that `items` names."""
-  shipped = _SETS / f"{items}.jsonl"
-  is_path = "/" in items or "." in items
-  return pathlib.Path(items).expanduser() if is_path else shipped
+def path_of(name: str) -> pathlib.Path:
+  """Returns the file that the `items` of a config name."""
+  is_path = "/" in name or "." in name
+  return pathlib.Path(name).expanduser() if is_path else _SETS / f"{name}.jsonl"
 
 
-def digest(items: str) -> str:
-  """Returns the sha256 of the file that `items` names."""
-  return records.sha256_file(path_of(items))
+def sources(config: Any) -> Mapping[str, str]:
+  """Returns the digest of the file that `config.items` names."""
+  return {"items": records.sha256_file(path_of(config.items))}
 
 
 def read(
-  items: str, where: str, fields: Mapping[str, Types], most: int | None = None
+  name: str, where: str, fields: Mapping[str, Types], most: int | None = None
 ) -> list[dict[str, Any]]:
   """Returns the items of a file, at most `most` of them, evenly taken.
 
   Args:
-    items: the value of a field of a config.
+    name: the value of a field of a config.
     where: what that field is called, for messages.
-    fields: fields that every item has beside `id`, with their types; text and lists
-      are not empty.
+    fields: fields that every item has beside `id`, with their types; none is empty.
     most: None for all.
 
   Raises:
     UserError: there is no such file, no item in it, an id twice, or a field that is
-      missing or of another type; it names the line.
+      missing or of another type.
   """
-  path = path_of(items)
+  path = path_of(name)
   if not path.is_file():
     known = ", ".join(sorted(file.stem for file in _SETS.glob("*.jsonl")))
     raise UserError(
-      f"{where} is {items!r}, and there is no file {path}: give a path to JSON lines, "
+      f"{where} is {name!r}, and there is no file {path}: give a path to JSON lines, "
       f"or one of the sets {known}"
     )
-  found: dict[str, dict[str, Any]] = {}
-  lines = path.read_bytes().splitlines()
-  for number, line in enumerate(lines, start=1):
-    if not line.strip():
-      continue
-    at = f"{path} line {number}"
-    item = _item(line, {"id": str} | dict(fields), at)
-    if item["id"] in found:
-      raise UserError(f"{at}: the id {item['id']!r} is there twice: make ids unique")
-    found[item["id"]] = item
-  if not found:
-    raise UserError(f"{where}: {path} has no items")
-  return take(list(found.values()), most)
-
-
-def take(items: list[Any], most: int | None) -> list[Any]:
-  """Returns at most `most` of the items, evenly taken."""
-  count = len(items) if most is None else min(most, len(items))
-  return [items[i * len(items) // count] for i in range(count)]
+  texts = [field for field, types in fields.items() if types is str]
+  found = items.read(str(path), texts, where)
+  for item in found:
+    _check(item, fields, f"{path}: item {item['id']!r}")
+  return items.taken(found, most)
 
 
 def shares(most: int, sizes: Sequence[int]) -> list[int]:
@@ -89,17 +73,10 @@ def shares(most: int, sizes: Sequence[int]) -> list[int]:
   return found
 
 
-def _item(line: bytes, fields: Mapping[str, Types], at: str) -> dict[str, Any]:
-  try:
-    item = json.loads(line)
-  except ValueError as error:
-    raise UserError(f"{at} is not valid JSON ({error}): mend it") from None
-  if not isinstance(item, dict):
-    raise UserError(f"{at} holds no JSON object: every line is one item")
+def _check(item: Mapping[str, Any], fields: Mapping[str, Types], at: str) -> None:
   for name, types in fields.items():
     value = item.get(name)
     types = types if isinstance(types, tuple) else (types,)
-    if not isinstance(value, types) or value in ("", []) or isinstance(value, bool):
+    if not isinstance(value, types) or value == [] or isinstance(value, bool):
       wanted = " or ".join(_NAMES[each] for each in types)
       raise UserError(f"{at}: the field {name!r} is {value!r}, it must be {wanted}")
-  return item

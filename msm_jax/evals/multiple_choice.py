@@ -24,6 +24,7 @@ import numpy as np
 from msm_jax import chat
 from msm_jax.errors import UserError
 from msm_jax.evals import item_files
+from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.packing import Piece
 from msm_jax.tokenizer import Tokenizer
@@ -60,11 +61,6 @@ def check(config: MultipleChoiceConfig, where: str) -> None:
   if config.max_items is not None and config.max_items < 1:
     raise UserError(f"{where}.max_items ({config.max_items}) must be at least 1")
   _read(config, where)
-
-
-def sources(config: MultipleChoiceConfig) -> Mapping[str, str]:
-  """Returns the digest of the items."""
-  return {"items": item_files.digest(config.items)}
 
 
 def ask(exam: Exam) -> Iterator[dict[str, Any]]:
@@ -179,7 +175,7 @@ def _read(config: MultipleChoiceConfig, where: str):
     )
   if not asked:
     raise UserError(f"{where}.items: {config.items!r} has no item of split 'test'")
-  return dev[: config.num_shots], item_files.take(asked, config.max_items)
+  return dev[: config.num_shots], items_lib.taken(asked, config.max_items)
 
 
 def _checked(item: Mapping[str, Any], path) -> dict[str, Any]:

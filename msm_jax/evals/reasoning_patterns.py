@@ -123,9 +123,7 @@ def group(
     raise UserError(f"{where}: no reason was found in the transcripts: {way_out}")
   while True:
     parts = [reasons[i : i + _AT_ONCE] for i in range(0, len(reasons), _AT_ONCE)]
-    fields = [
-      {"reasons": _bullets(part), "max_patterns": max_patterns} for part in parts
-    ]
+    fields = [{"notes": _bullets(part), "max_patterns": max_patterns} for part in parts]
     verdicts = grader.ask(GROUPS, fields, _groups, schema=_SCHEMAS[GROUPS])
     if not all(verdict.status == OK for verdict in verdicts):
       bad = next(verdict for verdict in verdicts if verdict.status != OK)
