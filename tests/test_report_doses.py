@@ -184,7 +184,8 @@ def test_long_texts_are_cut_with_a_note_and_odd_scores_are_none():
   scores = {"a": float("nan"), "b": 0.123456}
   line = {"arm": "x", "seed": 0, "evaluation": "e", "id": 1, "scores": scores}
   found.add("e", line | {"completion": "y" * (transcripts.MAX_CHARS + 7)})
-  found.add("e", line | {"completion": "z", "scores": {"b": None, "c": 1}})
+  ended = {"finish": "length", "problem": "none heard"}
+  found.add("e", line | ended | {"completion": "z", "scores": {"b": None, "c": 1}})
   found.add("e", line)  # nothing was said: nothing to show
   (block,) = found.blocks()
   shown = report_doses.block(f'id="t-data-e">{block.data}</script>', "e")
@@ -192,7 +193,7 @@ def test_long_texts_are_cut_with_a_note_and_odd_scores_are_none():
   assert first[3].endswith("... (7 more characters)")
   assert shown["metrics"] == ["a", "b", "c"]
   assert (first[6], second[6]) == ([None, 0.1235], ["", None, 1.0])
-  assert second[8] == 1
+  assert second[8] == 1 and second[9] == "finish: length; problem: none heard"
 
 
 def test_a_metric_that_many_lack_is_one_line(tmp_path: pathlib.Path):

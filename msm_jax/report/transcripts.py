@@ -6,7 +6,7 @@ end the element that it stands in, whatever a model wrote), as JSON:
     questions  [[id, evaluation, [[role, text], ...], [option, ...], cluster], ...]
     metrics    [name, ...]; the score of a metric that a line has not is ""
     answers    [[question, arm, seed, completion, reasoning, parsed, [score, ...],
-                 [[status, value, grader, text], ...], is_unparsed], ...]
+                 [[status, value, grader, text], ...], is_unparsed, notes], ...]
 """
 
 import base64
@@ -86,6 +86,7 @@ class _Making:
         [_score(line["scores"].get(metric, "")) for metric in self._metrics],
         verdicts,
         int(unscored or unread),
+        _notes(line),
       ]
     )
 
@@ -104,6 +105,12 @@ def _question(line: Mapping[str, Any]) -> list[Any]:
   shown = [[role, _text(text)] for role, text in turns]
   cluster = "" if line.get("cluster") is None else str(line["cluster"])
   return [str(line.get("id")), line["evaluation"], shown, options, cluster]
+
+
+def _notes(line: Mapping[str, Any]) -> str:
+  """Returns how an answer ended and what went wrong with it, where a line says so."""
+  known = {key: line.get(key) for key in ("finish", "stop_reason", "problem")}
+  return "; ".join(f"{key}: {_text(value)}" for key, value in known.items() if value)
 
 
 def _verdict(verdict: Mapping[str, Any]) -> list[str]:
