@@ -9,6 +9,16 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MSM_JAX_QUIET"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# Nearly all time of these tests is XLA's, compiling programs that run for milliseconds:
+# without LLVM's optimisations, and without the emitters that write large kernels, it is
+# a fifth. Any value in the environment stands, so XLA_FLAGS= tests as users compile.
+_QUICK = (
+  "--xla_backend_optimization_level=0",
+  "--xla_llvm_disable_expensive_passes=true",
+  "--xla_cpu_use_fusion_emitters=false",
+)
+os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
+
 # What one test compiled, another (or a process that it starts) need not.
 _CACHE = tempfile.TemporaryDirectory(prefix="msm-jax-xla-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
