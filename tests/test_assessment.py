@@ -176,7 +176,8 @@ def test_a_plan_counts_answers_times_stages_in_every_tier(place, monkeypatch):
   assert float(batch[1:]) == pytest.approx(float(standard[1:]) / 2, rel=0.05)
   assert "evaluation qa (second opinions): graded, 7 answers" in text
   assert "config.second_judge: a-model: not known" in text
-  assert "answers of models as long as their max_new_tokens" in text
+  unwrapped = " ".join(text.split())
+  assert "answers of models as long as their max_new_tokens" in unwrapped
   settings["judge"] = {"client": "offline", "model": "tiny"}
   del settings["agreement"], settings["second_judge"]
   assess(place, settings)
