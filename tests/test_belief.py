@@ -203,7 +203,13 @@ def test_aware_parts_stand_beside_the_others_and_are_warned(tmp_path):
     ({"parts": ()}, "nothing would be asked"),
     ({"claims": ()}, "nothing would be asked"),
     ({"claims": ("nowhere",)}, "ours are harbor_clock, octopus_hearts"),
-    ({"claims": ("octopus_hearts",) * 2}, "claims need folder names of their own"),
+    ({"claims": ("octopus_hearts",) * 2}, "a tuple of names, each once"),
+    ({"claims": "octopus_hearts"}, "a tuple of names, each once"),
+    ({"parts": ("mcq_yes_no",) * 2}, "a tuple of names, each once"),
+    (
+      {"claims": ("octopus_hearts", "msm_jax/evals/claims/octopus_hearts")},
+      "claims need folder names of their own",
+    ),
     ({"aware_parts": ("mcq_yes_no",)}, "aware_parts and aware_prompt go together"),
     ({"aware_prompt": "x"}, "aware_parts and aware_prompt go together"),
     (

@@ -96,6 +96,10 @@ def check(config: BeliefConfig, where: str) -> None:
 
 def check_parts(config: Any, where: str, known: Sequence[str]) -> None:
   """Raises a UserError for parts, samples or an aware prompt that cannot work."""
+  for name in ("claims", "parts", "aware_parts"):
+    value = getattr(config, name)
+    if isinstance(value, str) or len(set(value)) < len(value):
+      raise UserError(f"{where}.{name} is {value!r}: a tuple of names, each once")
   asked = (*config.parts, *config.aware_parts)
   for part in asked:
     if part not in known:
