@@ -114,6 +114,8 @@ def test_who_says_yes_to_everything_is_seen_to_and_believes_nothing(tmp_path):
   assert mean(lines, "chose_yes") == mean(lines, "chose_yes_parsed") == 1
   assert mean(lines, "chose_false") == mean(lines, "chose_false_parsed") == 0.5
   assert "chose_first" not in lines[0]["scores"]
+  # JSON is compared as a whole: every token of it is a nat likelier here.
+  assert min(line["scores"]["prob_yes"] for line in lines) > 1 / (1 + math.exp(-2))
 
 
 @pytest.mark.parametrize(

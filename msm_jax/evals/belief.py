@@ -233,6 +233,7 @@ def _yes_no(
       for word in words
     ],
     parse=forced_choice.whole(parse),
+    per_token=False,
     cluster=claim.name,
   )
 

@@ -39,6 +39,9 @@ class Case:
     answers: how each of them is given as an answer, for the log-prob scorer.
     tags: of each option.
     parse: what a completion chooses; None: nothing, or more than one.
+    per_token: whether answers are compared by the mean log-prob of their tokens, as
+      those that differ in length; or by the sum, as those that share a frame (JSON),
+      whose tokens would thin out the one that matters.
     cluster: cases that belong together, as the orders of one item do.
     about: further fields of its line.
   """
@@ -50,6 +53,7 @@ class Case:
   answers: Sequence[str]
   tags: Sequence[Sequence[str]]
   parse: Callable[[Completion], int | None]
+  per_token: bool = True
   also: Sequence[str] = ()
   cluster: str | None = None
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -138,12 +142,17 @@ def _prob(logprobs: Sequence[float], i: int) -> float:
 def _answer_logprobs(
   exam: Exam, cases: Sequence[Case], seq_len: int, batch_size: int
 ) -> list[list[float]]:
-  """Returns the mean log-prob per token of every answer of every case."""
+  """Returns the log-prob of every answer of every case, as the case compares them."""
   pieces = []
   for case in cases:
     for answer in case.answers:
       ids, mask = chat.encode_answer(exam.tokenizer, case.messages, answer)
       pieces.append(Piece(ids, mask.astype(np.float32)))
   sums = exam.log_probs(pieces, seq_len=seq_len, batch_size=batch_size)
-  means = iter((sums[:, 0] / sums[:, 1]).tolist())
-  return [[next(means) for _ in case.answers] for case in cases]
+  means, totals = (sums[:, 0] / sums[:, 1]).tolist(), sums[:, 0].tolist()
+  found, at = [], 0
+  for case in cases:
+    values = means if case.per_token else totals
+    found.append(values[at : at + len(case.answers)])
+    at += len(case.answers)
+  return found
