@@ -357,6 +357,9 @@ def _context(*, alone: bool = False) -> ocp.Context:
   # Trained numbers shrink by 7 %, for five times the time on the cores that feed and
   # run the updates meanwhile.
   context.array.saving.use_compression = False
+  # Replicas write a leaf together, each its slice; every shape of a slice is a program
+  # to compile at the first save, more time than a small leaf takes to be written.
+  context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
   return context
 
 
