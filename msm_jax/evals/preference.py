@@ -55,6 +55,7 @@ def _case(name: str, item: Mapping[str, Any]) -> forced_choice.Case:
     tags=[_tags(option) for option in item["options"]],
     parse=lambda completion: parse_choice(completion.text, texts),
     about={"domain": item["domain"], "order": item["order"]},
+    cluster=item.get("pair_id"),  # both orders of a pair are one question
   )
 
 

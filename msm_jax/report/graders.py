@@ -7,10 +7,9 @@ from typing import Any
 
 from msm_jax import records
 from msm_jax.errors import UserError
-from msm_jax.evals.grading import FAILED, OK, UNPARSED
+from msm_jax.evals.grading import FAILED, OK, REHEARSAL, UNPARSED
 
-REHEARSAL = ("offline", "stub")  # clients that judge nothing
-PREFIX = "rehearsal_of_"  # of the evaluations that they graded
+_JUDGE_NOTHING = ("offline", "stub")  # clients that judge nothing
 _REMEDY = "delete the file and run `evaluate` again"
 
 
@@ -93,7 +92,7 @@ def name(grader: Mapping[str, Any]) -> str:
 
 def is_rehearsal(grader: Mapping[str, Any]) -> bool:
   """Whether a grader only stands in for one."""
-  return str(grader.get("client")) in REHEARSAL
+  return str(grader.get("client")) in _JUDGE_NOTHING
 
 
 def merged(found: Iterable[Graded]) -> Graded:
@@ -110,7 +109,9 @@ def merged(found: Iterable[Graded]) -> Graded:
 
 def is_rehearsed(evaluation: str, graded: Graded | None) -> bool:
   """Whether the numbers of an evaluation measure nothing."""
-  return evaluation.startswith(PREFIX) or (graded is not None and graded.is_rehearsal)
+  return evaluation.startswith(REHEARSAL) or (
+    graded is not None and graded.is_rehearsal
+  )
 
 
 def by_evaluation(

@@ -78,7 +78,7 @@ def headline(
     return ["No evaluation has been run yet: there is no result to report."]
   if metric not in results.metrics.get(evaluation, ()):
     line = f"There is no result for {metric} on {evaluation} yet"
-    if f"{graders.PREFIX}{evaluation}" in results.metrics:
+    if f"{graders.REHEARSAL}{evaluation}" in results.metrics:
       line += ": its grading was a rehearsal, which measures nothing"
     return [f"{line}."]
   is_share = results.is_share(evaluation, metric)
