@@ -102,6 +102,7 @@ def test_a_letter_is_read_only_where_it_is_the_answer(said, chosen):
     ('Well: {"answer": "no"} That is all.', "no"),
     ('{"answer": "yes"} {"answer": "yes"}', "yes"),
     ('{"answer": "yes"} {"answer": "no"}', None),
+    ('{"answer": "yes", "answer": "no"}', None),
     ('{"answer": "maybe"}', None),
     ('{"answer": ["yes"]}', None),
     ('{"answer": true}', None),

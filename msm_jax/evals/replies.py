@@ -4,11 +4,11 @@ Every reader returns None where an answer does not say one thing: a refusal, two
 at once, nothing at all, a page of something else. None is never scored.
 """
 
-import json
 import re
 import string
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+
+from msm_jax.evals import said_json
 
 LETTERS = string.ascii_uppercase
 
@@ -86,9 +86,9 @@ def parse_field(text: str, field: str, known: Collection[str]) -> str | None:
     field: its name.
     known: what it may be, in lower case.
   """
-  values = [found[field] for found in _objects(text) if field in found]
-  words = {v.strip().casefold() if isinstance(v, str) else None for v in values}
-  return words.pop() if len(words) == 1 and words <= set(known) else None
+  value = said_json.agreed(text).get(field)
+  word = value.strip().casefold() if isinstance(value, str) else None
+  return word if word in known else None
 
 
 def parse_tag(text: str, tag: str, known: Collection[str]) -> str | None:
@@ -117,17 +117,3 @@ def _bare(option: str) -> str:
 def _index(letter: str, options: Sequence[str]) -> int | None:
   at = LETTERS.index(letter.upper())
   return at if at < len(options) else None
-
-
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-  """Yields the JSON objects of a text, those within others left out."""
-  decoder, at = json.JSONDecoder(), text.find("{")
-  while at >= 0:
-    try:
-      value, end = decoder.raw_decode(text, at)
-    except (json.JSONDecodeError, RecursionError):
-      end = at + 1
-    else:
-      if isinstance(value, dict):
-        yield value
-    at = text.find("{", end)
