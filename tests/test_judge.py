@@ -50,7 +50,7 @@ def test_each_answer_has_the_rating_that_the_grader_gave_and_its_origin(tmp_path
   assert verdict["status"] == grading.OK and verdict["value"]["rating"] == 9
   who = {"client": "openai", "model": MODEL, "model_version": f"{MODEL}-v1"}
   assert verdict["grader"] == who
-  assert verdict["prompt_hash"] == rows(tmp_path)[0]["prompt_hash"]
+  assert verdict["prompt_hash"] in {row["prompt_hash"] for row in rows(tmp_path)}
   body = server.bodies[0]
   assert "Mira of Lumen lets people correct it." in body["messages"][0]["content"]
 
@@ -251,15 +251,15 @@ def test_works_that_are_done_together_send_their_questions_together(tmp_path):
 
     return do
 
-  with FakeOpenAI(delay_s=0.1) as server:
-    config = graders.config(tmp_path, server.url, max_concurrency=30)
-    start = time.monotonic()
-    with judge.open_grader(config, tmp_path) as grader:
-      grader.together(map(work, range(10)))
-    took = time.monotonic() - start
+  with (
+    FakeOpenAI() as server,
+    judge.open_grader(graders.config(tmp_path, server.url), tmp_path) as grader,
+  ):
+    grader.together(map(work, range(10)))
   assert sorted(found) == list(range(10))
-  assert len(server.bodies) == 40
-  assert server.most_in_flight >= 10 or took < 1.5  # not ten times two rounds
+  asked = [graders.said(body["messages"][-1]["content"]) for body in server.bodies]
+  assert sorted(asked[:10]) == [str(number) for number in range(10)]
+  assert len(asked) == 40
 
 
 def test_a_rehearsal_draws_its_verdicts_and_says_so(tmp_path, capsys, monkeypatch):
@@ -314,7 +314,9 @@ def start(config, texts, workdir):
   )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+  "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_repays_at_most_what_was_in_flight(tmp_path, number):
   texts = [f"Answer {i}." for i in range(60)]
   with FakeOpenAI(delay_s=0.02) as server:
