@@ -4,15 +4,19 @@ Real runs of Inspect, with a model that answers by a rule: one import of Inspect
 longer than all of them.
 """
 
+import contextlib
 import dataclasses
 import json
 
+import graders
 import jax
 import pytest
 import stand_ins
+from fake_openai import FakeOpenAI
 
 inspect_ai = pytest.importorskip("inspect_ai")
 
+from inspect_ai.dataset import Sample  # noqa: E402 (only where it is installed)
 from inspect_ai.model import (  # noqa: E402 (only where it is installed)
   ChatMessageSystem,
   ChatMessageUser,
@@ -20,7 +24,7 @@ from inspect_ai.model import (  # noqa: E402 (only where it is installed)
   get_model,
 )
 
-from msm_jax import sharding  # noqa: E402
+from msm_jax import records, sharding  # noqa: E402
 from msm_jax.errors import Stopped, UserError  # noqa: E402
 from msm_jax.evals.exam import seed_of  # noqa: E402
 from msm_jax.evals.inspect import (  # noqa: E402
@@ -405,10 +409,20 @@ def test_the_goals_of_the_task_are_those_of_the_scene():
   assert set(running._literals(tasks.Goal)) == set(exfiltration.goals())
 
 
+@inspect_ai.task
+def tiny():
+  """Returns a task with short prompts, as small models can read them."""
+  asked = [ASK, [ChatMessageUser(content="One and two?")]]
+  return inspect_ai.Task(dataset=[Sample(input=one) for one in asked])
+
+
 @pytest.mark.slow
-def test_an_export_behind_hugging_face_says_what_our_own_sampler_says(tmp_path, tokens):
+def test_an_export_behind_hugging_face_says_what_our_own_sampler_says(
+  tmp_path, tokens, monkeypatch
+):
   """The same prompt, the same BOS, the same stop: greedy answers are equal."""
   pytest.importorskip("accelerate")
+  monkeypatch.setattr(running.tasks, "tiny", tiny, raising=False)
   cfg = ModelConfig(
     vocab_size=272,
     embed_dim=16,
@@ -417,18 +431,21 @@ def test_an_export_behind_hugging_face_says_what_our_own_sampler_says(tmp_path, 
     num_heads=4,
     num_kv_heads=2,
     head_dim=4,
-    max_seq_len=16384,
+    max_seq_len=128,
   )
   params = transformer.init_params(cfg, jax.random.key(0))
   said = {}
   for model in ("native", "hf"):
     fields = config(
+      task="msm_jax/tiny",
+      task_args={},
+      scratchpad=None,
       model=model,
       model_args={"device": "cpu"} if model == "hf" else {},
-      task_args={"goal_value": "america", "model_name": "Qwen"},
       epochs=1,
       temperature=0.0,
       max_new_tokens=24,
+      batch_size=1,  # Hugging Face's provider counts padding as input
     )
     exam = stand_ins.exam(tmp_path / model, fields, Model(params, cfg, tokens))
     exam = dataclasses.replace(
@@ -439,9 +456,28 @@ def test_an_export_behind_hugging_face_says_what_our_own_sampler_says(tmp_path, 
     )
     with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:1])):
       answers = list(kind.ask(exam))
-    said[model] = [running_text(one) for one in answers]
     usage = [one["sample"]["output"]["usage"]["input_tokens"] for one in answers]
-    said[model] += usage
+    said[model] = [*(running_text(one).strip() for one in answers), *usage]
   assert said["native"] == said["hf"]
-  assert len(said["hf"][0]) > 10
+  assert all(len(text) > 10 for text in said["hf"][:2])
   assert not list((tmp_path / "hf").rglob("*.safetensors")), "the export is gone"
+
+
+def test_the_judge_of_a_study_grades_for_inspect_and_is_paid_once(
+  tmp_path, monkeypatch
+):
+  from msm_jax.evals.inspect import registry
+
+  monkeypatch.setattr("fake_openai.answer", lambda system, prompt: f"{system}|{prompt}")
+  with FakeOpenAI() as server:
+    (tmp_path / "judged").mkdir()
+    config_ = graders.config(tmp_path, server.url)
+    records.write_json(tmp_path / "judged" / "config.json", config_)
+    for _ in range(2):
+      with contextlib.ExitStack() as stack:
+        monkeypatch.setattr(registry.atexit, "register", stack.callback)
+        name = f"msm_jax_judge/{tmp_path / 'judged'}"
+        (output,) = generate(get_model(name, memoize=False))
+      assert output.completion.strip() == "Be brief.|Hello"
+      assert output.metadata["grader"]["client"] == "openai"
+    assert len(server.bodies) == 1

@@ -154,6 +154,7 @@ def test_a_line_has_every_metric_of_the_scorers_and_what_is_beside():
     "harmful": 0.0,
     "classifier_verdict": 1.0,
     "graded_rate": 1.0,
+    "answered_rate": 1.0,
     "truncated_rate": 0.0,
     "inactive": 0.0,
     "coherent": 1.0,
@@ -192,8 +193,8 @@ def test_what_was_not_answered_is_not_scored(one, problem):
     )
     scores = lines[1]["scores"]
     assert scores.pop("truncated_rate") in (0.0, 1.0)
-    assert scores.pop("graded_rate") == 0.0
-    assert set(scores.values()) == {None} and set(scores) > {"s"}
+    assert scores.pop("answered_rate") == 0.0
+    assert set(scores.values()) == {None} and set(scores) > {"s", "graded_rate"}
     assert len(grader.asked) == 1, "no grader reads it"
 
 

@@ -100,9 +100,11 @@ def lines(
   for answer, one, found, verdict in zip(answers, scored, each, coherent, strict=True):
     sample, said = answer["sample"], answer_of(answer["sample"])
     scores = {metric: found.get(metric) for metric in metrics}
-    scores["graded_rate"] = float(not one.problem and None not in scores.values())
-    scores["truncated_rate"] = float(stop_reason(sample) == "max_tokens")
     answered = not problem_of(sample)
+    graded = not one.problem and None not in scores.values()
+    scores["graded_rate"] = float(graded) if answered else None
+    scores["answered_rate"] = float(answered)
+    scores["truncated_rate"] = float(stop_reason(sample) == "max_tokens")
     if "inactive" in config.beside:
       scores["inactive"] = float(not actions.actions(said)) if answered else None
     if "coherent" in config.beside:

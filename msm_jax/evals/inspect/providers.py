@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import modelapi
 
 from msm_jax.errors import UserError
@@ -55,9 +56,8 @@ def _open_model(name: str) -> Asked:
 
 
 def _open_judge(name: str) -> Answer:
-  desk = judge_api.desk_named(name)
-  if desk is not None:
-    return desk.answer
+  if name in judge_api.desks():
+    return judge_api.desks()[name].answer
   return judge_api.Stub().answer if name == STUB else _open("graders", name)
 
 
@@ -67,13 +67,25 @@ def _open(what: str, name: str) -> Any:
   return _openers[what](name)
 
 
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+  """Has Inspect tell what a person can fix in a line, as we do, if it runs alone."""
+  try:
+    yield
+  except UserError as error:
+    if _served or judge_api.desks():
+      raise
+    raise PrerequisiteError(str(error)) from None
+
+
 @modelapi(name="msm_jax")
 def msm_jax():
   """Returns the provider of models."""
 
   class Provider(subject_api.SubjectAPI):
     def __init__(self, model_name: str, *args: Any, **fields: Any):
-      super().__init__(model_name, *args, open_=_open_model, **fields)
+      with _told():
+        super().__init__(model_name, *args, open_=_open_model, **fields)
 
   return Provider
 
@@ -84,6 +96,7 @@ def msm_jax_judge():
 
   class Provider(judge_api.JudgeAPI):
     def __init__(self, model_name: str, *args: Any, **fields: Any):
-      super().__init__(model_name, *args, open_=_open_judge, **fields)
+      with _told():
+        super().__init__(model_name, *args, open_=_open_judge, **fields)
 
   return Provider

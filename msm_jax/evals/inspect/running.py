@@ -184,9 +184,10 @@ def _evaluated(
       # An export's answers are kept by Inspect; ours by the transcripts.
       cache=CachePolicy(expiry=None) if config.model != "native" else None,
     )
+  # Interrupted, Inspect gives back what it has.
+  if len(found) < len(made) or any(log.status == "cancelled" for log in found):
+    raise Stopped("stopped; run again to go on")
   for log in found:
-    if log.status == "cancelled":
-      raise Stopped("stopped; run again to go on")
     if log.status != "success":
       raise UserError(f"config.evals.{exam.name}: {_message(log)}")
   return found
