@@ -94,7 +94,7 @@ def ended(text: str, **environment: str) -> subprocess.CompletedProcess:
 
 WATCH = """
   import os, pathlib, sys, time
-  from msm_jax import watchdog
+  from msm_jax.training import watchdog
   directory = pathlib.Path(sys.argv[1] if sys.argv[1:] else {directory!r})
   {before}
   with watchdog.Watchdog(directory, step_deadline_s=0.2, process_deadline_s=1.0):
@@ -117,7 +117,8 @@ def test_a_process_ends_in_time_though_its_stacks_cannot_be_written(tmp_path, ha
 
 PROCESS = """
   import os, sys, time
-  from msm_jax import distributed, errors, liveness, watchdog
+  from msm_jax import distributed, errors
+  from msm_jax.training import liveness, watchdog
   distributed.initialize()
   liveness.pulse()
   number, what = distributed.process_index(), {what!r}
