@@ -57,9 +57,16 @@ def next_token_nll(
 def row_nll(
   params: Params, batch: Batch, *, cfg: ModelConfig, compute: Compute = PLAIN
 ) -> jax.Array:
-  """Returns float32 [B, T]: -log p(target) of every position, weights not applied."""
+  """Returns float32 [B, T]: -log p(target) of every position, weights not applied.
+
+  With a field `at` int32 [B, M] it is [B, M], of these positions only: no logits are
+  made of others.
+  """
   model, x_BTD = _hidden(params, batch, cfg, compute)
   targets_BT = batch["targets"]
+  if "at" in batch:
+    x_BTD = jnp.take_along_axis(x_BTD, batch["at"][..., None], axis=1)
+    targets_BT = jnp.take_along_axis(targets_BT, batch["at"], axis=1)
   if _is_whole(compute, targets_BT):
     return token_nll(model.unembed(x_BTD), targets_BT)
   kernel_DV, chunk_len = model.output_kernel(), compute.loss_chunk_len

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from msm_jax import quantised, sharding
-from msm_jax.models import attention, layers, transformer
+from msm_jax.models import attention, layers, matmul, transformer
 from msm_jax.models.config import FULL, SLIDING, Compute, ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.models.transformer import KeysValues
@@ -50,11 +50,24 @@ def prepare(params: Params, cfg: ModelConfig, *, unstack: bool) -> Params:
   params = jax.tree.map_with_path(cast, params, is_leaf=quantised.is_quantised)
   if not unstack or "layers" not in params:
     return params
-  each = {
-    str(i): jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
-    for i in range(cfg.num_layers)
-  }
-  return params | {"layers": each}
+
+  def layer(i: int) -> Params:
+    own = jax.tree.map(lambda leaf: leaf[i], params["layers"])
+    return jax.tree.map_with_path(_flip, own, is_leaf=quantised.is_quantised)
+
+  each = {str(i): layer(i) for i in range(cfg.num_layers)}
+  rest = jax.tree.map_with_path(
+    _flip, {k: v for k, v in params.items() if k != "layers"}
+  )
+  return rest | {"layers": each}
+
+
+def _flip(path, leaf):
+  """Returns a kernel as a CPU multiplies few rows with it fastest."""
+  names = [entry.key for entry in path]
+  if names[-1] != "kernel" or quantised.is_quantised(leaf):
+    return leaf
+  return matmul.flipped(leaf, 2 if names[-2] == "o" else 1)
 
 
 class Decoder:
@@ -160,7 +173,19 @@ class Decoder:
 
   def unembed(self, x_BD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, V]."""
-    return self.model.unembed(x_BD[:, None])[:, 0]
+    model, cap = self.model, self.cfg.final_softcap
+    if not self.is_unstacked:
+      return model.unembed(x_BD[:, None])[:, 0]
+    if self.cfg.tie_embeddings:
+      kernel = model.embed.embedding.get_value()
+      kernel = matmul.Flipped(kernel, kernel.shape[:1])
+    else:
+      kernel = model.lm_head.kernel.get_value()
+    if isinstance(kernel, matmul.Flipped):
+      logits_BV = matmul.flipped_product(x_BD, kernel, 1)
+    else:
+      logits_BV = matmul.product(x_BD, kernel, 1)
+    return logits_BV if cap is None else cap * jnp.tanh(logits_BV / cap)
 
 
 def begin_rows(

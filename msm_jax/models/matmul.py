@@ -11,6 +11,7 @@ The weights of tiny models are left to XLA too: they would gain as well, but sum
 another order have other last digits, and results of the built-in study are on record.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -18,6 +19,48 @@ import jax
 import jax.numpy as jnp
 
 _TINY = 1 << 15  # numbers in a weight
+_FEW = 64  # rows
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass, data_fields=["kernel_OI"], meta_fields=["out_dims"]
+)
+@dataclasses.dataclass(frozen=True)
+class Flipped:
+  """A weight [*in, *out] that lies as [out, in], for products with few rows on a CPU.
+
+  As the left factor it is multiplied with 16 rows at 53 GFLOP/s (float32, one core), as
+  the right one at 28.
+  """
+
+  kernel_OI: jax.Array
+  out_dims: tuple[int, ...]
+
+  def astype(self, dtype) -> "Flipped":
+    """Returns it in another dtype."""
+    return dataclasses.replace(self, kernel_OI=self.kernel_OI.astype(dtype))
+
+
+def flipped(w: jax.Array, num_in: int) -> jax.Array | Flipped:
+  """Returns w [*in, *out] for products with few rows; tiny weights stay as they are."""
+  if w.size < _TINY:
+    return w
+  out_dims = w.shape[num_in:]
+  return Flipped(w.reshape(-1, math.prod(out_dims)).T, out_dims)
+
+
+def flipped_product(x: jax.Array, w: Flipped, num_in: int) -> jax.Array:
+  """Returns what `product` does of a flipped weight, as float32."""
+  lead = x.shape[: x.ndim - num_in]
+  x_MI = x.reshape(math.prod(lead), -1)
+  multiply = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+  if x_MI.shape[0] <= _FEW:
+    # The barriers keep XLA from making the right factor of it again.
+    barrier = jax.lax.optimization_barrier
+    y_MO = barrier(multiply(w.kernel_OI, barrier(x_MI.T))).T
+  else:
+    y_MO = multiply(x_MI, w.kernel_OI.T)
+  return y_MO.reshape(*lead, *w.out_dims)
 
 
 def product(a: jax.Array, b: jax.Array, num_in) -> jax.Array:
@@ -40,9 +83,17 @@ def project(x: jax.Array, ws: tuple[jax.Array, ...], num_in: int) -> list[jax.Ar
 
   `num_in` is the number of dimensions of `in`.
   """
+  if any(isinstance(w, Flipped) for w in ws):
+    return [_any_product(x, w, num_in) for w in ws]
   if max(w.size for w in ws) < _TINY:
     return [jnp.tensordot(x, w, num_in) for w in ws]
   return _project(x, ws, num_in)
+
+
+def _any_product(x, w, num_in):
+  if isinstance(w, Flipped):
+    return flipped_product(x, w, num_in).astype(x.dtype)
+  return jnp.tensordot(x, w, num_in)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
