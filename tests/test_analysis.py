@@ -295,6 +295,7 @@ def test_the_report_shows_a_pattern_like_any_metric(analysis):
   workdir = analysis.evaluation.workdir
   config = records.read_json(workdir / "config.json")
   found = results_lib.load(workdir, settings.from_config(config))
+  assert (found.num_present, found.num_expected) == (4, 4)  # of evaluations
   values = found.by_seed("msm", "reasons", "urgent")
   assert values == pytest.approx({0: 3 / 5, 1: 3 / 5})  # of those that say something
   assert found.is_share("reasons", "urgent") and "hurry" not in found.metrics["reasons"]

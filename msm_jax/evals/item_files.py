@@ -24,7 +24,12 @@ def path_of(name: str) -> pathlib.Path:
 
 def sources(config: Any) -> Mapping[str, str]:
   """Returns the digest of the file that `config.items` names."""
-  return {"items": records.sha256_file(path_of(config.items))}
+  return {"items": digest(config.items)}
+
+
+def digest(name: str) -> str:
+  """Returns the sha256 of the file that a field of a config names."""
+  return records.sha256_file(path_of(name))
 
 
 def read(

@@ -32,6 +32,7 @@ from msm_jax.evals import (
   opinion,
   preference,
   trigger,
+  truth_probe,
 )
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import Grader, Stage
@@ -135,5 +136,11 @@ KINDS: Mapping[str, Kind] = {
     ask=trigger.ask,
     check=trigger.check,
     read=trigger.read,
+  ),
+  "truth_probe": Kind(
+    config=truth_probe.TruthProbeConfig,
+    ask=truth_probe.ask,
+    check=truth_probe.check,
+    sources=truth_probe.sources,
   ),
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from msm_jax import chat, sampling
-from msm_jax.evals import scoring
+from msm_jax.evals import activations, scoring
 from msm_jax.evals.subject import LENGTH, STOP, Completion, Sampling
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
@@ -60,4 +60,17 @@ class Model:
     """See `Subject`."""
     return scoring.piece_nll(
       self.params, self.cfg, pieces, seq_len=seq_len, batch_size=batch_size
+    )
+
+  def states(
+    self, pieces: Sequence[Piece], *, depth: float, seq_len: int, batch_size: int
+  ) -> np.ndarray:
+    """See `Subject`."""
+    return activations.last_states(
+      self.params,
+      self.cfg,
+      pieces,
+      num_layers=max(round(depth * self.cfg.num_layers), 1),
+      seq_len=seq_len,
+      batch_size=batch_size,
     )

@@ -75,3 +75,12 @@ class Subject(Protocol):
   ) -> np.ndarray:
     """Returns float64 [len(pieces), 2]: (sum of weighted -log p, sum of weights)."""
     ...
+
+  def states(
+    self, pieces: Sequence[Piece], *, depth: float, seq_len: int, batch_size: int
+  ) -> np.ndarray:
+    """Returns float64 [len(pieces), D]: what it holds at the last token but one.
+
+    States are those behind `depth` of its layers (1: all), each of rms 1.
+    """
+    ...

@@ -311,7 +311,7 @@ def _list_missing(
 ) -> None:
   names = settings.evals or tuple(sorted({name for name, _, _ in present}))
   results.num_expected = len(names) * len(settings.arms) * len(settings.seeds)
-  results.num_present = len(present)
+  results.num_present = sum(name in names for name, _, _ in present)
   for name in names:
     lacking = {
       arm: [seed for seed in settings.seeds if (name, arm, seed) not in present]
