@@ -58,6 +58,7 @@ def asked(sampler, found, config, seeds=None) -> list[tuple]:
   return [(*map(int, done[i].ids), done[i].is_stopped) for i in range(len(found))]
 
 
+@pytest.mark.slow
 def test_a_completion_does_not_depend_on_batch_row_or_order():
   cfg, params = model()
   sampler, given = sampling.Sampler(params, cfg), prompts(11, cfg)
@@ -76,7 +77,9 @@ def test_a_completion_does_not_depend_on_batch_row_or_order():
   assert len(set(found)) > 2 and found[0] == found[4]
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
+@pytest.mark.parametrize(
+  "family", ["gemma3_text", pytest.param("gemma2", marks=pytest.mark.slow)]
+)
 def test_greedy_is_the_argmax_of_the_whole_forward_pass(family):
   cfg, params = model(family)
   given = prompts(6, cfg)
@@ -104,6 +107,7 @@ def test_a_stop_as_the_last_token_is_a_stop_and_no_stop_is_a_cut():
   assert asked(sampler, given, config)[0] == (*ids[:first], True)
 
 
+@pytest.mark.slow
 def test_a_divided_model_samples_what_a_whole_one_does():
   cfg, params = model()
   given, config = prompts(9, cfg), settings(batch_size=8)
@@ -133,6 +137,7 @@ def test_an_adapter_beside_the_base_says_what_the_merged_model_does():
   assert beside != asked(sampling.Sampler(base, plain), given, config)
 
 
+@pytest.mark.slow
 def test_members_of_a_population_say_what_each_says_alone():
   cfg, base, members = adapted(3)
   given, config = prompts(7, cfg), settings(temperature=1.0, top_p=0.8)
@@ -148,6 +153,7 @@ def test_members_of_a_population_say_what_each_says_alone():
   assert found[0] != found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
   importlib.util.find_spec("qwix") is None, reason="needs the extra quant"
 )
