@@ -9,6 +9,7 @@ k steps per call, M microbatches, B batch, T query.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +189,9 @@ def make_step(
 ) -> Step:
   """Returns the update of a stage that trains `params`.
 
+  Runs of the same sizes and settings (seeds, siblings) share it, so that a process
+  traces and compiles it once.
+
   Args:
     config: sizes and schedule.
     cfg: the model, adapters included.
@@ -195,13 +199,32 @@ def make_step(
     mesh: where to train.
     num_runs: how many are trained by it together.
   """
-  schedule = optim.make_schedule(config.optimizer, config.num_train_steps)
-  tx = optim.make_optimizer(config.optimizer, schedule)
   compute = config.compute(cfg, mesh)
   if num_runs > 1:
     backend = attention.for_population(compute.attention)
     compute = dataclasses.replace(compute, attention=backend)
+  leaves, tree = jax.tree.flatten(params)
+  shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+  options = tuple(sorted(xla_flags.options(mesh).items()))
+  return _shared_step(config, cfg, compute, tree, shapes, mesh, num_runs, options)
+
+
+# Few, since a compiled program holds memory of the device; an arm has no more stages.
+@functools.lru_cache(maxsize=4)
+def _shared_step(
+  config: TrainConfig,
+  cfg: ModelConfig,
+  compute: Compute,
+  tree: Any,
+  shapes: tuple[jax.ShapeDtypeStruct, ...],
+  mesh: Mesh,
+  num_runs: int,
+  options: tuple[tuple[str, str], ...],
+) -> Step:
+  schedule = optim.make_schedule(config.optimizer, config.num_train_steps)
+  tx = optim.make_optimizer(config.optimizer, schedule)
   loss_fn = functools.partial(losses.next_token_nll, cfg=cfg, compute=compute)
+  params = jax.tree.unflatten(tree, shapes)
   state = train_state.abstract_state(params, tx, cfg, mesh)
   population = Population(state, num_runs)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, population.state)
@@ -210,13 +233,9 @@ def make_step(
     population.over(steps),
     donate_argnums=0,
     out_shardings=(shardings, sharding.replicated(mesh)),
-    compiler_options=xla_flags.options(mesh) or None,
+    compiler_options=dict(options) or None,
   )
-
-  def init(params: Params) -> TrainState:
-    return train_state.create(params, tx, cfg, mesh)
-
-  return Step(fn, init, state, population)
+  return Step(fn, train_state.initializer(tx, state), state, population)
 
 
 def abstract_batch(

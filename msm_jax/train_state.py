@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,10 +33,15 @@ def create(
 
   `params` are copied: training donates its state, and the caller keeps its own.
   """
+  return initializer(tx, abstract_state(params, tx, cfg, mesh))(params)
 
-  init = functools.partial(_init, tx)
-  shardings = state_shardings(jax.eval_shape(init, params), cfg, mesh)
-  return jax.jit(init, out_shardings=shardings)(params)
+
+def initializer(
+  tx: optax.GradientTransformation, state: TrainState
+) -> Callable[[Params], TrainState]:
+  """Returns what makes the state before the first update, laid out as `state` is."""
+  layout = jax.tree.map(lambda leaf: leaf.sharding, state)
+  return jax.jit(functools.partial(_init, tx), out_shardings=layout)
 
 
 def abstract_state(
