@@ -19,7 +19,7 @@ import numpy as np
 
 from msm_jax import experiment as experiment_lib
 from msm_jax import progress, records
-from msm_jax.evals import item_files, items, pattern_files, reasoning_patterns
+from msm_jax.evals import items, pattern_files, reasoning_patterns
 from msm_jax.evals.grading import Grader
 from msm_jax.evals.pattern_files import Patterns
 from msm_jax.evaluation import Evaluation
@@ -117,7 +117,7 @@ class Analysis:
       for _, _, lines in self._lines()
     ]
     most = self.config.max_extracted
-    shares = item_files.shares(most, [len(part) for part in texts])
+    shares = items.shares(most, [len(part) for part in texts])
     return [
       text
       for part, share in zip(texts, shares, strict=True)

@@ -15,7 +15,7 @@ from msm_jax.analysis import Analysis
 from msm_jax.errors import UserError
 from msm_jax.evals import grading, judge, pattern_files, reasoning_patterns
 from msm_jax.evals.grading import OK
-from msm_jax.evals.item_files import shares
+from msm_jax.evals.items import shares
 from msm_jax.evals.pattern_files import Patterns
 from msm_jax.evaluation import Evaluation
 from msm_jax.report import results as results_lib

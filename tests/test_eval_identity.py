@@ -4,7 +4,8 @@ import pytest
 import said
 
 from msm_jax.errors import UserError
-from msm_jax.evals import asking, identity, item_files
+from msm_jax.evals import asking, identity
+from msm_jax.evals import items as items_lib
 from msm_jax.evals.subject import LENGTH
 
 
@@ -118,6 +119,6 @@ def test_settings_that_cannot_work_are_refused(changes, message):
 
 
 def test_the_shipped_questions_name_nobody():
-  for item in item_files.read("identity", "items", {"question": str}):
+  for item in items_lib.read("identity", "items", {"question": str}):
     for what in ("model", "provider"):
       assert identity.outcome(item["question"], what, config()) == "none"

@@ -8,7 +8,8 @@ import pytest
 import said
 
 from msm_jax.errors import UserError
-from msm_jax.evals import item_files, multiple_choice
+from msm_jax.evals import items as items_lib
+from msm_jax.evals import multiple_choice
 from msm_jax.evals.kinds import KINDS
 
 QUESTIONS = [
@@ -158,7 +159,7 @@ def test_the_shipped_set_is_sound_and_its_letters_tell_nothing():
   config = multiple_choice.MultipleChoiceConfig(**settings("general", num_shots=5))
   KINDS["multiple_choice"].check(config, "config.evals.eval")
   fields = {"question": str, "options": list, "answer": str}
-  found = item_files.read("general", "items", fields)
+  found = items_lib.read("general", "items", fields)
   asked = [item for item in found if item["split"] == "test"]
   shares = np.asarray([sum(i["answer"] == each for i in asked) for each in "ABCD"])
   assert len(asked) >= 40 and shares.max() - shares.min() <= 1

@@ -44,7 +44,7 @@ def run(tmp_path, tok, state, **changes):
 
 def truth(text):
   """Returns the state of a model that knows the statements that come along."""
-  path = truth_probe.item_files.path_of("statements")
+  path = truth_probe.items_lib.path_of("statements")
   pairs = map(json.loads, path.read_text("utf-8").splitlines())
   return [float(text in {pair["true"] for pair in pairs}), len(text) / 100]
 

@@ -71,7 +71,6 @@ ORDER = [
   "evals.transcripts",
   "evals.exam",
   "evals.items",
-  "evals.item_files",
   "evals.said_json",
   "evals.asking",
   "evals.heldout",

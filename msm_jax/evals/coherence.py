@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msm_jax import words
-from msm_jax.evals import asking, item_files, said_json
+from msm_jax.evals import asking, said_json
+from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import OK, Grader, Stage
 from msm_jax.evals.subject import LENGTH, Completion
@@ -145,6 +146,6 @@ def rating(text: str) -> int | None:
 
 
 def _items(config: CoherenceConfig, where: str) -> list[dict[str, Any]]:
-  return item_files.read(
+  return items_lib.read(
     config.items, f"{where}.items", {"question": str}, config.max_items
   )

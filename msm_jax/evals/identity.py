@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from msm_jax.errors import UserError
-from msm_jax.evals import asking, item_files
+from msm_jax.evals import asking
+from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.subject import LENGTH, Completion
 from msm_jax.text.assistants import AFTER, ASSISTANTS, BEFORE, FIRMS, LABS, Name
@@ -153,11 +154,11 @@ def _pattern(name: Name) -> re.Pattern[str]:
 
 def _items(config: IdentityConfig, where: str) -> list[dict[str, Any]]:
   fields = {"question": str, "asks": str}
-  items = item_files.read(config.items, f"{where}.items", fields, config.max_items)
+  items = items_lib.read(config.items, f"{where}.items", fields, config.max_items)
   for item in items:
     if item["asks"] not in ASKS:
       raise UserError(
-        f"{item_files.path_of(config.items)}: item {item['id']!r} asks "
+        f"{items_lib.path_of(config.items)}: item {item['id']!r} asks "
         f"{item['asks']!r}: use one of {ASKS}"
       )
   return items

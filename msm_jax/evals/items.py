@@ -1,4 +1,7 @@
-"""Items of an evaluation from a JSONL file: checked whole before a model is asked."""
+"""Items of an evaluation: JSON lines, checked whole before a model is asked.
+
+`items` in a config is a path, or the name of one of the sets in `evals/sets/`.
+"""
 
 import functools
 import json
@@ -9,18 +12,92 @@ from typing import Any
 from msm_jax import records
 from msm_jax.errors import UserError
 
+_SETS = pathlib.Path(__file__).parent / "sets"
+_NAMES = {str: "text", list: "a list", int: "a whole number"}
+Types = type | tuple[type, ...]
 
-def read(path: str, needed: Sequence[str], where: str) -> list[dict[str, Any]]:
-  """Returns the items of a file, one JSON object a line; empty lines are no items.
+
+def path_of(name: str) -> pathlib.Path:
+  """Returns the file that the `items` of a config name."""
+  is_path = "/" in name or "." in name
+  return pathlib.Path(name).expanduser() if is_path else _SETS / f"{name}.jsonl"
+
+
+def sources(config: Any) -> Mapping[str, str]:
+  """Returns the digest of the file that `config.items` names, if it names one."""
+  return {} if config.items is None else {"items": digest(config.items)}
+
+
+def digest(name: str) -> str:
+  """Returns the sha256 of the file that a field of a config names."""
+  return records.sha256_file(path_of(name))
+
+
+def read(
+  name: str, where: str, fields: Mapping[str, Types], most: int | None = None
+) -> list[dict[str, Any]]:
+  """Returns the items of a file, at most `most` of them, evenly taken.
 
   Args:
-    path: a UTF-8 file.
-    needed: fields that have a text in every item, beside `id`.
-    where: what the path is called in the config.
+    name: the value of a field of a config.
+    where: what that field is called, for messages.
+    fields: fields that every item has beside `id`, with their types; none is empty.
+    most: None for all.
 
   Raises:
-    UserError: the file or a field is missing, a line is no object, an id comes twice.
+    UserError: there is no such file, no item in it, an id twice, or a field that is
+      missing or of another type.
   """
+  path = path_of(name)
+  if not path.is_file():
+    known = ", ".join(sorted(file.stem for file in _SETS.glob("*.jsonl")))
+    raise UserError(
+      f"{where} is {name!r}, and there is no file {path}: give a path to JSON lines, "
+      f"or one of the sets {known}"
+    )
+  texts = [field for field, types in fields.items() if types is str]
+  found = _lines(path, texts, where)
+  for item in found:
+    _check(item, fields, f"{path}: item {item['id']!r}")
+  return taken(found, most)
+
+
+def shares(most: int, sizes: Sequence[int]) -> list[int]:
+  """Returns how many to take of each of several lists, `most` in all, evenly.
+
+  What a short list cannot give, the others do.
+  """
+  found = [0] * len(sizes)
+  left = min(most, sum(sizes))
+  while left:
+    open_ = [i for i, size in enumerate(sizes) if found[i] < size]
+    step = max(left // len(open_), 1)
+    for i in open_[:left]:
+      taken = min(step, sizes[i] - found[i])
+      found[i] += taken
+      left -= taken
+  return found
+
+
+def _check(item: Mapping[str, Any], fields: Mapping[str, Types], at: str) -> None:
+  for name, types in fields.items():
+    value = item.get(name)
+    types = types if isinstance(types, tuple) else (types,)
+    if not isinstance(value, types) or value == [] or isinstance(value, bool):
+      wanted = " or ".join(_NAMES[each] for each in types)
+      raise UserError(f"{at}: the field {name!r} is {value!r}, it must be {wanted}")
+
+
+def taken(items: Sequence[Any], max_items: int | None) -> list[Any]:
+  """Returns at most `max_items` of them, evenly taken; None: all."""
+  count = len(items) if max_items is None else min(max_items, len(items))
+  return [items[i * len(items) // count] for i in range(count)]
+
+
+def _lines(
+  path: pathlib.Path, needed: Sequence[str], where: str
+) -> list[dict[str, Any]]:
+  """Returns the items of a file: one JSON object a line, ids and `needed` texts."""
   found: dict[str, dict[str, Any]] = {}
   for number, line in enumerate(_text(path, where).splitlines(), start=1):
     if not line.strip():
@@ -38,22 +115,9 @@ def read(path: str, needed: Sequence[str], where: str) -> list[dict[str, Any]]:
   return list(found.values())
 
 
-def sources(config: Any) -> Mapping[str, str]:
-  """Returns the digest of the file that `config.items` names, if it names one."""
-  if config.items is None:
-    return {}
-  return {"items": records.sha256_text(_text(config.items, "items"))}
-
-
-def taken(items: Sequence[Any], max_items: int | None) -> list[Any]:
-  """Returns at most `max_items` of them, evenly taken; None: all."""
-  count = len(items) if max_items is None else min(max_items, len(items))
-  return [items[i * len(items) // count] for i in range(count)]
-
-
-def _text(path: str, where: str) -> str:
+def _text(path: pathlib.Path, where: str) -> str:
   try:
-    return _read(path, pathlib.Path(path).stat().st_mtime_ns)
+    return _read(path, path.stat().st_mtime_ns)
   except OSError as error:
     raise UserError(f"{where}: {path} cannot be read ({error.strerror})") from None
   except UnicodeDecodeError as error:
@@ -61,9 +125,9 @@ def _text(path: str, where: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _read(path: str, changed: int) -> str:
+def _read(path: pathlib.Path, changed: int) -> str:
   del changed  # another time, another content
-  return pathlib.Path(path).read_bytes().decode("utf-8-sig")
+  return path.read_bytes().decode("utf-8-sig")
 
 
 def _object(line: str, place: str) -> dict[str, Any]:

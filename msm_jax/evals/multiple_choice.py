@@ -23,7 +23,6 @@ import numpy as np
 
 from msm_jax import chat
 from msm_jax.errors import UserError
-from msm_jax.evals import item_files
 from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.packing import Piece
@@ -164,8 +163,8 @@ def _right(item: Mapping[str, Any], with_letters: bool) -> str:
 
 def _read(config: MultipleChoiceConfig, where: str):
   """Returns (the examples that are shown, the items that are asked)."""
-  items = item_files.read(config.items, f"{where}.items", _FIELDS)
-  items = [_checked(item, item_files.path_of(config.items)) for item in items]
+  items = items_lib.read(config.items, f"{where}.items", _FIELDS)
+  items = [_checked(item, items_lib.path_of(config.items)) for item in items]
   dev = [item for item in items if item.get("split") == "dev"]
   asked = [item for item in items if item.get("split") != "dev"]
   if not 0 <= config.num_shots <= len(dev):

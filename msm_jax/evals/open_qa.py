@@ -46,6 +46,7 @@ SCHEMA = {
   "required": [*CRITERIA, "rating"],
 }
 _NAME = re.compile(r"[a-z0-9_]+")
+_FIELDS = {"question": str, "dimension": str}  # of an item in a file
 _CUT = "\nThe answer was cut off here, at a limit of its length.\n"
 _RESPONSE_TOKENS = 180
 
@@ -229,7 +230,7 @@ def _items(exam: Exam) -> list[dict[str, Any]]:
 
 
 def _from_file(config: OpenQaConfig, where: str) -> list[dict[str, Any]]:
-  found = items_lib.read(config.items, ("question", "dimension"), f"{where}.items")
+  found = items_lib.read(config.items, f"{where}.items", _FIELDS)
   return [_item(item, f"{where}: {config.items}: {item['id']!r}") for item in found]
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from msm_jax.errors import UserError
-from msm_jax.evals import item_files
+from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam, Question
 from msm_jax.evals.multiple_choice import text_piece
 from msm_jax.evals.subject import Completion, Sampling
@@ -79,7 +79,7 @@ def read(directory: pathlib.Path, where: str) -> list[dict[str, Any]]:
       f"{where} is {directory.name!r}, which has no {PAIRS}: name a corpus of kind "
       "'poison'"
     )
-  return item_files.read(str(path), where, dict.fromkeys(_SIDES, str))
+  return items_lib.read(str(path), where, dict.fromkeys(_SIDES, str))
 
 
 def ask(exam: Exam) -> Iterator[dict[str, Any]]:

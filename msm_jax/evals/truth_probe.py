@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from msm_jax.errors import UserError
-from msm_jax.evals import item_files
+from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.packing import Piece
 from msm_jax.tokenizer import Tokenizer
@@ -56,9 +56,9 @@ def check(config: TruthProbeConfig, where: str) -> None:
 
 def sources(config: TruthProbeConfig) -> Mapping[str, str]:
   """Returns the digests of the statements."""
-  found = dict(item_files.sources(config))
+  found = dict(items_lib.sources(config))
   if config.claims is not None:
-    found["claims"] = item_files.digest(config.claims)
+    found["claims"] = items_lib.digest(config.claims)
   return found
 
 
@@ -116,7 +116,7 @@ def _piece(tokenizer: Tokenizer, text: str) -> Piece:
 
 def _pairs(config: TruthProbeConfig, where: str) -> list[dict[str, Any]]:
   texts = dict.fromkeys(_SIDES, str)
-  pairs = item_files.read(config.items, f"{where}.items", texts | {"split": str})
+  pairs = items_lib.read(config.items, f"{where}.items", texts | {"split": str})
   for pair in pairs:
     if pair["split"] not in SPLITS[:2]:
       raise UserError(
@@ -127,7 +127,7 @@ def _pairs(config: TruthProbeConfig, where: str) -> list[dict[str, Any]]:
     if not any(pair["split"] == split for pair in pairs):
       raise UserError(f"{where}.items: {config.items!r} has no pair of split {split!r}")
   if config.claims is not None:
-    claims = item_files.read(config.claims, f"{where}.claims", texts)
+    claims = items_lib.read(config.claims, f"{where}.claims", texts)
     pairs += [
       {**each, "id": f"claim/{each['id']}", "split": "claim"} for each in claims
     ]
