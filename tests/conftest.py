@@ -22,7 +22,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
 # What one test compiled, another (or a process that it starts) need not.
 _CACHE = tempfile.TemporaryDirectory(prefix="msm-jax-xla-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import pytest

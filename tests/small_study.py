@@ -27,6 +27,7 @@ CFG = ModelConfig(
   head_dim=4,
   max_seq_len=64,
 )
+logits = jax.jit(transformer.logits, static_argnums=1)
 WORDS = [f"word{i}" for i in range(30)]
 TALK = [
   {"role": "user", "content": "word1 or word2 ?"},

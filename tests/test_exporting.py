@@ -14,7 +14,7 @@ from msm_jax import exporting, prepare, records, study
 from msm_jax.errors import UserError
 from msm_jax.hf import adapter, load, tensor_files
 from msm_jax.hf import directory as hf_directory
-from msm_jax.models import lora, transformer
+from msm_jax.models import lora
 
 TOKENS = jnp.arange(40).reshape(2, 20) % 30
 
@@ -37,7 +37,7 @@ def later(trained, tmp_path_factory):
 
 
 def logits(params, cfg) -> np.ndarray:
-  return np.asarray(transformer.logits(jax.device_get(params), cfg, TOKENS))
+  return np.asarray(small_study.logits(jax.device_get(params), cfg, TOKENS))
 
 
 def export(study, arm, out, layout="merged", step=None):

@@ -53,7 +53,7 @@ def begun(trained, tmp_path):
 
 def logits(weights) -> np.ndarray:
   params = jax.device_get(weights.params)
-  return np.asarray(transformer.logits(params, weights.cfg, TOKENS))
+  return np.asarray(small_study.logits(params, weights.cfg, TOKENS))
 
 
 def three_ways(trained) -> dict:
