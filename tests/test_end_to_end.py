@@ -102,21 +102,53 @@ def test_the_tree_does_not_depend_on_how_seeds_are_dealt(workdir, tmp_path):
   assert ours == theirs
 
 
+def interrupted(arguments, moment) -> subprocess.CompletedProcess:
+  """Runs launch.py and sends Ctrl-C to it and its workers after `moment(process)`."""
+  command = [sys.executable, "launch.py", *map(str, arguments)]
+  process = subprocess.Popen(
+    command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+  )
+  moment(process)
+  if process.poll() is None:
+    os.killpg(process.pid, signal.SIGINT)
+  _, errors = process.communicate(timeout=120)
+  assert "Traceback" not in errors
+  return subprocess.CompletedProcess(command, process.returncode, stderr=errors)
+
+
+def test_an_arm_that_is_interrupted_in_training_goes_on_to_the_same_results(
+  workdir, tmp_path
+):
+  arm = "msm_aff+aft"
+  arguments = ("run", CONFIG, f"--workdir={tmp_path}", f"--arm={arm}")
+  runs = tmp_path / "runs"
+
+  def training(process):
+    while process.poll() is None and not [*runs.glob("*/seed*/metrics.jsonl")]:
+      time.sleep(0.01)
+
+  done = interrupted(arguments, training)
+  assert done.returncode == 75, done.stderr
+  assert not [*(tmp_path / "evals").glob("*")]
+  done = launch(*arguments)
+  assert done.returncode == 0, done.stderr
+  ours, theirs = (
+    [row for row in results(where) if row["arm"] == arm]
+    for where in (tmp_path, workdir)
+  )
+  assert ours == theirs and ours
+
+
+# The whole tree once more; one arm and one moment are in the test above.
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_anywhere_goes_on_to_the_same_results(
   workdir, tmp_path
 ):
-  command = [sys.executable, "launch.py", "run", CONFIG, f"--workdir={tmp_path}"]
+  arguments = ("run", CONFIG, f"--workdir={tmp_path}")
   for seconds in (3, 9, 14):
-    process = subprocess.Popen(
-      command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    time.sleep(seconds)
-    if process.poll() is None:
-      os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode in (0, 75), errors
-    assert "Traceback" not in errors
-  assert launch("run", CONFIG, f"--workdir={tmp_path}").returncode == 0
+    done = interrupted(arguments, lambda _, seconds=seconds: time.sleep(seconds))
+    assert done.returncode in (0, 75), done.stderr
+  assert launch(*arguments).returncode == 0
   assert results(tmp_path) == results(workdir)
 
 
