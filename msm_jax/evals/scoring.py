@@ -78,7 +78,9 @@ def _sums(
 ) -> np.ndarray:
   """Returns [P, len(pieces), 2]; P is 1 without a population."""
   rows = packing.plan([piece.num_slots for piece in pieces], seq_len)
-  batch_size = min(batch_size, _filled(len(rows)))
+  # As many batches as it takes, of equal size: little is filler.
+  num_batches = max(1, -(-len(rows) // batch_size))
+  batch_size = max(1, -(-len(rows) // num_batches))
   num_counted = _padded(
     max((_num_counted(pieces, row) for row in rows), default=0), seq_len
   )
