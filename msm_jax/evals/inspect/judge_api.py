@@ -11,6 +11,7 @@ What is not answered raises, so that nothing is scored.
 import contextlib
 import contextvars
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -147,26 +148,29 @@ class Desk:
   def ask(self, grader: Grader) -> None:
     """Asks what was noted."""
     asked, self._open = self._open, {}
+    assert asked, "a scorer waits for what nobody has asked"
     verdicts = grader.ask(STAGE, list(asked.values()), text_of)
     self._known |= dict(zip(asked, verdicts, strict=True))
 
 
-_DESKS: list[Desk] = []
+_DESKS: dict[str, Desk] = {}
+_numbers = itertools.count()  # Inspect keeps models by name: none is used twice
 
 
 @contextlib.contextmanager
 def at(desk: Desk) -> Iterator[str]:
   """Yields the name by which scorers ask at a desk."""
-  _DESKS.append(desk)
+  name = f"desk{next(_numbers)}"
+  _DESKS[name] = desk
   try:
-    yield f"msm_jax_judge/desk{len(_DESKS) - 1}"
+    yield f"msm_jax_judge/{name}"
   finally:
-    _DESKS.pop()
+    del _DESKS[name]
 
 
 def desks() -> dict[str, Desk]:
   """Returns the desks that are open, by the names that `at` gave them."""
-  return {f"desk{i}": desk for i, desk in enumerate(_DESKS)}
+  return dict(_DESKS)
 
 
 def asking(grader: Grader) -> Answer:
