@@ -58,6 +58,14 @@ def asked(sampler, found, config, seeds=None) -> list[tuple]:
   return [(*map(int, done[i].ids), done[i].is_stopped) for i in range(len(found))]
 
 
+def test_stacked_layers_as_accelerators_have_them_draw_the_same():
+  cfg, params = model()
+  given, config = prompts(6, cfg), settings()
+  samplers = (sampling.Sampler(params, cfg, unstack=each) for each in (True, False))
+  unstacked, stacked = (asked(each, given, config) for each in samplers)
+  assert stacked == unstacked
+
+
 @pytest.mark.slow
 def test_a_completion_does_not_depend_on_batch_row_or_order():
   cfg, params = model()

@@ -86,6 +86,7 @@ class Sampler:
     params: the base, with adapters of one model beside it or not.
     cfg: the model.
     adapters: of the members of a population on this base, all of one shape.
+    unstack: whether layers are arrays of their own; None: as the platform wants it.
   """
 
   def __init__(
@@ -93,10 +94,12 @@ class Sampler:
     params: Params,
     cfg: ModelConfig,
     adapters: Sequence[Params] | None = None,
+    *,
+    unstack: bool | None = None,
   ):
     self.cfg = cfg
     self._platform = _platform(params)
-    unstack = self._platform == "cpu"
+    unstack = self._platform == "cpu" if unstack is None else unstack
     base = decoding.prepare(params, cfg, unstack=unstack)
     self._num_members = None if adapters is None else len(adapters)
     joined: Params = {}
