@@ -9,6 +9,7 @@ import dataclasses
 import json
 
 import graders
+import hf_models
 import jax
 import pytest
 import stand_ins
@@ -38,7 +39,6 @@ from msm_jax.evals.inspect import (  # noqa: E402
 from msm_jax.evals.model import Model  # noqa: E402
 from msm_jax.evals.subject import LENGTH, Completion, Sampling  # noqa: E402
 from msm_jax.hf import export  # noqa: E402
-from msm_jax.models import transformer  # noqa: E402
 from msm_jax.models.config import ModelConfig  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Inspect and what it imports
@@ -433,7 +433,8 @@ def test_an_export_behind_hugging_face_says_what_our_own_sampler_says(
     head_dim=4,
     max_seq_len=128,
   )
-  params = transformer.init_params(cfg, jax.random.key(0))
+  # Large weights: what it says depends on all that went before.
+  params = jax.tree.map(lambda leaf: 8 * leaf, hf_models.params(cfg))
   said = {}
   for model in ("native", "hf"):
     fields = config(
@@ -459,7 +460,7 @@ def test_an_export_behind_hugging_face_says_what_our_own_sampler_says(
     usage = [one["sample"]["output"]["usage"]["input_tokens"] for one in answers]
     said[model] = [*(running_text(one).strip() for one in answers), *usage]
   assert said["native"] == said["hf"]
-  assert all(len(text) > 10 for text in said["hf"][:2])
+  assert all(len(set(text)) > 5 for text in said["hf"][:2])
   assert not list((tmp_path / "hf").rglob("*.safetensors")), "the export is gone"
 
 
