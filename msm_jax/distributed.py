@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -72,9 +73,20 @@ def initialize(timeout_s: float = 300.0) -> None:
       f"{ADDRESS}={where}: the processes do not find each other ({reason}); start the "
       "same command on every host, with the same address"
     ) from None
+  _listen_again()
   if jax.process_index() > 0:
     progress.mute()
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+
+
+def _listen_again() -> None:
+  """Puts back what listens to SIGTERM: JAX now notes it, for one who never asks.
+
+  What a training loop agrees on is `training/ballot.py`; before it, a process that was
+  to stop went on.
+  """
+  if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 def shutdown() -> None:

@@ -1,3 +1,4 @@
+import os
 import pathlib
 import socket
 import subprocess
@@ -83,6 +84,30 @@ def test_a_first_process_that_does_not_answer_is_named(monkeypatch):
       monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=rf"{address}: process 0 did not answer"):
       distributed.initialize(timeout_s=0.2)
+
+
+def test_a_process_among_several_hears_sigterm_before_it_trains():
+  text = """
+    import os, signal, time
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+    from msm_jax import distributed
+    distributed.initialize()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
+  """
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+  one = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "1"}
+  done = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(text)],
+    cwd=pathlib.Path(__file__).parent.parent,
+    env=os.environ | one | {"JAX_PROCESS_ID": "0"},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == 75, done.stderr
 
 
 def test_a_command_that_failed_ends_though_a_thread_waits_and_says_goodbye():
