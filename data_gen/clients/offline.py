@@ -61,7 +61,9 @@ class OfflineClient:
     key = [request.prompt_hash, request.sample_index, request.params.seed]
     rng = random.Random(records.sha256_json(key))
     varied = {"sample_index": request.sample_index, "seed": request.params.seed}
-    fields = {**request.fields, **varied, "schema": request.schema}
+    fields = {**request.fields, **varied}
+    if any_world.answers_all(self._world):  # others may draw from all that they see
+      fields["schema"] = request.schema
     return protocol.Response(
       text=any_world.respond(self._world, request.stage, fields, rng),
       finish_reason=protocol.STOP,

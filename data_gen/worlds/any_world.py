@@ -34,6 +34,11 @@ def respond(
   world: ModuleType, stage: str, fields: Mapping[str, Any], rng: random.Random
 ) -> str:
   """Returns the answer to one prompt, from the world or from here."""
-  if stage in STAGES and not getattr(world, "ANSWERS_ALL", False):
+  if stage in STAGES and not answers_all(world):
     return STAGES[stage](world, fields, rng)
   return world.respond(stage, fields, rng)
+
+
+def answers_all(world: ModuleType) -> bool:
+  """Returns whether a world answers all stages itself, by their JSON schema."""
+  return getattr(world, "ANSWERS_ALL", False)
