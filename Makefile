@@ -7,6 +7,8 @@ WORKDIR ?= demo
 # those out (PyTorch's default build for Linux brings gigabytes of CUDA); such tests skip
 # then.
 TEST_EXTRAS ?= dev,hf,data
+# Of the tests; each holds up to 4 GB.
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo install install-test lint test test-slow
@@ -32,7 +34,7 @@ lint: install  ## the same checks as CI
 	$(BIN)/ruff format --check .
 
 test: install-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 
 test-slow: install-test  ## browser, real models: run before a release
 	$(BIN)/python -m pytest -m slow
