@@ -150,7 +150,8 @@ class Start:
     if merges:
       scale = self.brought.alpha / self.brought.rank
       layout = self._layout(transformer.abstract_params(plain), plain)
-      base, leaves = _merged(base, leaves, scale, layout), {}
+      dtype = self.model.base_dtype
+      base, leaves = _merged(base, leaves, scale, layout, dtype), {}
     base = quantised.hold(base, self.model.base_dtype)
     return Weights(self.cfg, train_state.place(base, plain, self.mesh()), leaves)
 
@@ -236,16 +237,21 @@ def merged(weights: Weights, base_dtype: str, mesh: Mesh) -> Params:
   shapes = transformer.abstract_params(plain)
   layout = train_state.param_shardings(shapes, plain, mesh)
   scale = cfg.lora.alpha / cfg.lora.rank
-  base = _merged(weights.base, weights.adapter, scale, layout)
+  base = _merged(weights.base, weights.adapter, scale, layout, base_dtype)
   return quantised.hold(base, base_dtype)
 
 
-def _merged(base: Params, adapter: Params, scale: float, layout: Params) -> Params:
-  """Returns `base` with `adapter` added to it, in float32."""
+def _merged(
+  base: Params, adapter: Params, scale: float, layout: Params, dtype: str
+) -> Params:
+  """Returns `base` with `adapter` added to it in float32, in `dtype` if that is one of
+  floats: the sum of one leaf after the other is float32, not that of all.
+  """
+  dtype = "float32" if dtype in quantised.KINDS else dtype
 
   def merge(base, adapter):
     base = quantised.hold(base, "float32")
-    return lora.merge(lora.join(base, adapter), scale)
+    return quantised.hold(lora.merge(lora.join(base, adapter), scale), dtype)
 
   return jax.jit(merge, out_shardings=layout)(base, adapter)
 
