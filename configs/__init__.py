@@ -1,0 +1,1 @@
+"""One file, one experiment; `parts` has what several share."""
