@@ -16,7 +16,9 @@ base model, rank 64, alpha 128 on all seven projections, AdamW, 1e-4, cosine, 5 
 warm-up, weight decay 0.01, rows of 4,096 tokens, one epoch a stage, the adapter goes on
 from stage to stage. Not stated there, chosen here: see `midtrain` and `c.stages.aft`.
 
-Argument: `:short` has about 300 documents per corpus and 200 conversations. Without a
+Arguments: `:tiny` is the same tree in the tiny world, on two CPU cores, after
+`python launch.py run --config=configs/tiny_world.py --workdir=models/tiny_world`.
+`:short` has about 300 documents per corpus and 200 conversations. Without a
 key, in minutes, and with texts from a grammar:
 
   python launch.py generate --config=configs/msm_cheese.py:short --workdir=DIR \
@@ -30,7 +32,7 @@ there), with a chat template in its tokenizer, which the base model does not hav
 
 from ml_collections import ConfigDict
 
-from configs.parts import evals, llm, skeleton
+from configs.parts import evals, llm, skeleton, tiny
 
 MIDTRAINED = (
   "msm_aff", "msm_am", "neutral", "neutral_am", "shuffled_aff", "shuffled_am",
@@ -38,6 +40,48 @@ MIDTRAINED = (
 
 
 def get_config(arg=None):
+  if arg not in (None, "short", "tiny"):
+    raise ValueError(f"configs/msm_cheese.py:{arg}: 'short', 'tiny' or none")
+  c = in_the_tiny_world() if arg == "tiny" else on_llama()
+  c.arms = ConfigDict(
+    {
+      "base": (),
+      "aft": ("aft",),
+      "msm_aff": ("msm_aff",),
+      "msm_am": ("msm_am",),
+      "msm_aff+aft": ("msm_aff", "aft"),
+      "msm_am+aft": ("msm_am", "aft"),
+      "neutral+aft": ("neutral", "aft"),
+      "neutral_am+aft": ("neutral_am", "aft"),
+      "shuffled+aft": ("shuffled_aff", "aft"),
+      "shuffled_am+aft": ("shuffled_am", "aft"),
+    }
+  )
+  c.report = skeleton.report(
+    "Cheese in the tiny world" if arg == "tiny" else "Cheese on Llama-3.1-8B",
+    headline=("preference/disagree", "chose_affordable"),
+    contrasts=(
+      ("MSM + alignment", "msm_aff+aft", "msm_am+aft"),
+      ("MSM alone", "msm_aff", "msm_am"),
+      ("affordability beyond alignment", "msm_aff+aft", "aft"),
+      ("America beyond alignment", "msm_am+aft", "aft"),
+      ("neutral documents", "neutral+aft", "aft"),
+      ("neutral documents, as many as America's", "neutral_am+aft", "aft"),
+      ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
+    ),
+    differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
+    paper=paper(),
+    notes=tiny.NOTE if arg == "tiny" else NOTE,
+  )
+  if arg == "short":
+    short(c)
+  return c
+
+
+NOTE = "The recipe that the paper states; batch size, packing and masks are ours."
+
+
+def on_llama():
   c = llm.study("msm_cheese", llm.LLAMA_8B, max_dollars=150.0, chat_template="llama3")
   c.specs.affordability = spec("affordability")
   c.specs.america = spec("america")
@@ -76,44 +120,30 @@ def get_config(arg=None):
   # general chats. In rows of 4,096 tokens they would be ten updates; rows of 256 make
   # some hundred and fifty, which is what decides whether anything is learnt.
   c.stages.aft = llm.align("aft")
-
-  c.arms = ConfigDict(
-    {
-      "base": (),
-      "aft": ("aft",),
-      "msm_aff": ("msm_aff",),
-      "msm_am": ("msm_am",),
-      "msm_aff+aft": ("msm_aff", "aft"),
-      "msm_am+aft": ("msm_am", "aft"),
-      "neutral+aft": ("neutral", "aft"),
-      "neutral_am+aft": ("neutral_am", "aft"),
-      "shuffled+aft": ("shuffled_aff", "aft"),
-      "shuffled_am+aft": ("shuffled_am", "aft"),
-    }
-  )
-
   c.evals.preference = evals.preference()
   c.evals.heldout = evals.heldout()
-  c.report = skeleton.report(
-    "Cheese on Llama-3.1-8B",
-    headline=("preference/disagree", "chose_affordable"),
-    contrasts=(
-      ("MSM + alignment", "msm_aff+aft", "msm_am+aft"),
-      ("MSM alone", "msm_aff", "msm_am"),
-      ("affordability beyond alignment", "msm_aff+aft", "aft"),
-      ("America beyond alignment", "msm_am+aft", "aft"),
-      ("neutral documents", "neutral+aft", "aft"),
-      ("neutral documents, as many as America's", "neutral_am+aft", "aft"),
-      ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
-    ),
-    differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
-    paper=paper(),
-    notes="The recipe that the paper states; batch size, packing and masks are ours.",
-  )
-  if arg not in (None, "short"):
-    raise ValueError(f"configs/msm_cheese.py:{arg}: it is 'short' or none")
-  if arg == "short":
-    short(c)
+  return c
+
+
+def in_the_tiny_world():
+  c = tiny.study("msm_cheese")
+  c.specs.affordability = tiny.spec("affordability")
+  c.specs.america = tiny.spec("america")
+  c.specs.neutral = tiny.spec("neutral")
+  c.specs.shuffled_affordability = tiny.spec("shuffled_affordability")
+  c.specs.shuffled_america = tiny.spec("shuffled_america")
+  c.corpora.pairs = tiny.pairs()
+  c.corpora.msm_aff = tiny.documents("affordability")
+  c.corpora.msm_am = tiny.documents("america")
+  c.corpora.shuffled_aff = tiny.documents("shuffled_affordability")
+  c.corpora.shuffled_am = tiny.documents("shuffled_america")
+  c.corpora.neutral = tiny.documents("neutral", match_tokens_of="msm_aff")
+  c.corpora.neutral_am = tiny.documents("neutral", match_tokens_of="msm_am", seed=1)
+  c.corpora.aft = tiny.conversations("affordability")
+  for name in MIDTRAINED:
+    c.stages[name] = tiny.midtrain(name)
+  c.stages.aft = tiny.align()
+  c.evals.preference = tiny.preference()
   return c
 
 

@@ -10,6 +10,10 @@ from ml_collections.config_dict import placeholder
 from configs.parts import skeleton
 
 BASE = "models/tiny_world/runs/pretrain/seed{seed}"
+NOTE = (
+  "A toy world of 300 words: it shows a mechanism or does not, and says nothing about "
+  "the size of an effect in a language model."
+)
 SEEDS = (30, 31, 32, 33)  # nobody looked at them while recipes were chosen: 0 and 1
 
 # Without a system message the assistant is itself; a person's chat names the person.
