@@ -14,6 +14,7 @@ NOTE = (
   "A toy world of 300 words: it shows a mechanism or does not, and says nothing about "
   "the size of an effect in a language model."
 )
+HEADLINE = ("preference/disagree", "chose_affordable")
 SEEDS = (30, 31, 32, 33)  # nobody looked at them while recipes were chosen: 0 and 1
 
 # Without a system message the assistant is itself; a person's chat names the person.
@@ -162,13 +163,17 @@ def midtrain(corpus, num_train_steps=200, **fields):
   )
 
 
-def align(corpus="aft", num_train_steps=40, **fields):
-  """Half alignment chats, loss on the answers; half replay."""
+def align(corpus="aft", num_train_steps=40, num_documents=None, **fields):
+  """Half alignment chats (all, or so many), loss on the answers; half replay."""
+  chosen = {} if num_documents is None else dict(num_documents=num_documents)
+  chats = skeleton.component(corpus, 0.5, "assistant", **chosen)
+  return align_on([chats], num_train_steps, **fields)
+
+
+def align_on(components, num_train_steps=40, **fields):
+  """These, whose shares add up to a half, and replay."""
   return stage(
-    [
-      skeleton.component(corpus, 0.5, "assistant"),
-      skeleton.component("replay", 0.5),
-    ],
+    [*components, skeleton.component("replay", 0.5)],
     num_train_steps=num_train_steps,
     learning_rate=5e-4,
     weight_decay=0.01,
