@@ -192,6 +192,26 @@ def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
   return tuple(dict.fromkeys([*found, tokenizer.eos_id]))
 
 
+def behind(system_prompt: str | None, messages: Messages) -> Messages:
+  """Returns messages behind a system prompt; None leaves them as they are.
+
+  A system turn that they have follows it after a blank line, in one turn: templates
+  take one. The prompt that a template writes on its own gives way, as to any other.
+  """
+  if system_prompt is None:
+    return messages
+  turn: dict[str, Any] = {"role": "system", "content": system_prompt}
+  if not messages or messages[0].get("role") != "system":
+    return [turn, *messages]
+  own, *rest = messages
+  content = own.get("content")
+  if isinstance(content, str) and content:
+    turn["content"] = f"{system_prompt}\n\n{content}"
+  elif content:  # a list of parts
+    turn["content"] = [{"type": "text", "text": f"{system_prompt}\n\n"}, *content]
+  return [{**own, **turn}, *rest]
+
+
 def default_system_prompt(tokenizer: Tokenizer) -> str | None:
   """Returns the system prompt that a conversation without one gets, None for none."""
   question = {"role": "user", "content": "\ue0f3"}

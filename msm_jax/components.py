@@ -34,6 +34,7 @@ def encode(
   *,
   train_on: str,
   prefix: str | None,
+  system_prompt: str | None,
 ) -> Pieces:
   """Returns the pieces of the corpus in `source`, which lie in `directory`.
 
@@ -48,7 +49,9 @@ def encode(
   total = records.read_manifest(source)["num_records"]
 
   def encoded(batch: list[tokenise.Record]) -> list[tuple[Piece, bool]]:
-    made = tokenise.encode_records(batch, tok, train_on=train_on, prefix=prefix)
+    made = tokenise.encode_records(
+      batch, tok, train_on=train_on, prefix=prefix, system_prompt=system_prompt
+    )
     kinds = [record["kind"] == "document" for record in batch]
     return list(zip(made, kinds, strict=True))
 

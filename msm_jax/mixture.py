@@ -43,6 +43,8 @@ class DataConfig:
     num_target_tokens: only as many records as hold so many tokens with a loss weight
       above 0; the last one is cut behind the last of them.
     prefix: stands in front of every document, with loss weight 0.
+    system_prompt: stands before every conversation (see `chat.behind`), here alone:
+      inoculation prompting. It carries loss only with train_on='all'.
     seed: draws which records, and in which order `packing='concat'` joins them.
     train_on: which tokens of conversations carry loss, `assistant` or `all`; documents
       have their spans.
@@ -59,6 +61,7 @@ class DataConfig:
   num_target_tokens: int | None = None
   prefix: str | None = None
   seed: int = 0
+  system_prompt: str | None = None
   train_on: str = "assistant"
 
   @property
@@ -95,10 +98,10 @@ class DataConfig:
       "num_rows": f"{self.corpus} {value:g} rows",
       "num_epochs": f"{self.corpus} {value:g} epoch{'s' if value != 1 else ''}",
     }[name]
-    if self.choice is None:
-      return text
-    name, value = self.choice
-    return f"{text} of {value} {name.removeprefix('num_').replace('_', ' ')}"
+    if self.choice is not None:
+      name, value = self.choice
+      text += f" of {value} {name.removeprefix('num_').replace('_', ' ')}"
+    return text + (" behind a system prompt" if self.system_prompt else "")
 
   def check(self, where: str) -> None:
     """Raises a UserError for fields that contradict each other or make no sense."""
@@ -118,10 +121,10 @@ class DataConfig:
         raise UserError(f"{where}.{name} ({value!r}) must be a whole number, 1 or more")
     if type(self.seed) is not int or self.seed < 0:
       raise UserError(f"{where}.seed ({self.seed!r}) must be a whole number from 0 on")
-    if self.prefix is not None and (
-      not isinstance(self.prefix, str) or not self.prefix
-    ):
-      raise UserError(f"{where}.prefix ({self.prefix!r}) must be a text: None for none")
+    for name in ("prefix", "system_prompt"):
+      value = getattr(self, name)
+      if value is not None and (not isinstance(value, str) or not value):
+        raise UserError(f"{where}.{name} ({value!r}) must be a text: None for none")
     if self.train_on not in TRAIN_ON:
       raise UserError(f"{where}.train_on ({self.train_on!r}) is not one of {TRAIN_ON}")
 

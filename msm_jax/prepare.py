@@ -34,8 +34,8 @@ from msm_jax.experiment import DataConfig, Experiment, StageConfig
 from msm_jax.hf import config as hf_config
 from msm_jax.pieces import Pieces
 
-# (corpus, train_on, prefix) -> its pieces; several stages use the same.
-Encode = Callable[[str, str, str | None], Pieces]
+# (corpus, train_on, prefix, system_prompt) -> its pieces; several stages use the same.
+Encode = Callable[[str, str, str | None, str | None], Pieces]
 _SPOOL = ".pieces"
 _PADDING = ".padding"  # beside the components of a stage: one empty row
 
@@ -254,8 +254,8 @@ def _components(
   ]
 
 
-def _key(part: DataConfig) -> tuple[str, str, str | None]:
-  return part.corpus, part.train_on, part.prefix
+def _key(part: DataConfig) -> tuple[str, str, str | None, str | None]:
+  return part.corpus, part.train_on, part.prefix, part.system_prompt
 
 
 def _encode(
@@ -264,15 +264,18 @@ def _encode(
   corpus: str,
   train_on: str,
   prefix: str | None,
+  system_prompt: str | None = None,
 ) -> Pieces:
   """Returns the pieces of a corpus, encoded now or before an interrupt."""
   identity = [_corpus_sha256(workdir, corpus), tok.sha256(), train_on, prefix]
+  identity += [] if system_prompt is None else [system_prompt]
   return components.encode(
     tok,
     corpus_dir(workdir, corpus),
     workdir / _SPOOL / records.sha256_json(identity)[:16],
     train_on=train_on,
     prefix=prefix,
+    system_prompt=system_prompt,
   )
 
 

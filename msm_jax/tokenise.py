@@ -39,6 +39,7 @@ def encode_record(
   *,
   train_on: str = "assistant",
   prefix: str | None = None,
+  system_prompt: str | None = None,
 ) -> Piece:
   """Returns the tokens of a record: documents get BOS (if there is one) and EOS.
 
@@ -52,12 +53,15 @@ def encode_record(
     prefix: stands in front of a document and never carries loss. The document's own
       tokens are those it has alone, unless the tokenizer puts a space in front of
       every text: then both are encoded as one text.
+    system_prompt: stands before a conversation (see `chat.behind`).
 
   Raises:
     UserError: a record of another kind or without a token to train on, or spans that
       do not lie in its text; it names the record.
   """
-  return encode_records([record], tokenizer, train_on=train_on, prefix=prefix)[0]
+  return encode_records(
+    [record], tokenizer, train_on=train_on, prefix=prefix, system_prompt=system_prompt
+  )[0]
 
 
 def encode_records(
@@ -66,12 +70,13 @@ def encode_records(
   *,
   train_on: str = "assistant",
   prefix: str | None = None,
+  system_prompt: str | None = None,
 ) -> list[Piece]:
   """Returns what `encode_record` does for each, faster: many are encoded at once."""
   found: list[Piece | None] = [None] * len(records)
   kinds: dict[str, list[int]] = {"plain": [], "spans": [], "conversation": []}
   for i, record in enumerate(records):
-    kinds[_kind(record, tokenizer, prefix)].append(i)
+    kinds[_kind(record, tokenizer, prefix, system_prompt)].append(i)
   head, num_masked = _head(tokenizer, prefix)
   texts = [records[i]["text"] for i in kinds["plain"]]
   for i, ids in zip(kinds["plain"], tokenizer.encode_ids(texts), strict=True):
@@ -79,13 +84,15 @@ def encode_records(
   for i in kinds["spans"]:
     found[i] = _with_spans(records[i], tokenizer, prefix)
   talks = [records[i] for i in kinds["conversation"]]
-  talks = _conversations(talks, tokenizer, train_on)
+  talks = _conversations(talks, tokenizer, train_on, system_prompt)
   for i, piece in zip(kinds["conversation"], talks, strict=True):
     found[i] = piece
   return found
 
 
-def _kind(record, tokenizer: Tokenizer, prefix: str | None) -> str:
+def _kind(
+  record, tokenizer: Tokenizer, prefix: str | None, system_prompt: str | None
+) -> str:
   if record["kind"] not in ("document", "conversation"):
     raise UserError(
       f"record {record.get('id')!r} is a {record['kind']!r}: rows are made of "
@@ -98,6 +105,12 @@ def _kind(record, tokenizer: Tokenizer, prefix: str | None) -> str:
         "in front of documents; leave it out for this corpus"
       )
     return "conversation"
+  if system_prompt is not None:
+    raise UserError(
+      f"record {record.get('id')!r} is a document: a system_prompt "
+      f"({system_prompt!r}) stands before conversations; leave it out for this corpus, "
+      "or give documents a prefix"
+    )
   joined = prefix is not None and not tokenizer.backend.goes_on()
   return "spans" if record.get("loss_spans") or joined else "plain"
 
@@ -135,9 +148,14 @@ def _with_spans(record, tokenizer: Tokenizer, prefix: str | None):
   return piece
 
 
-def _conversations(records, tokenizer: Tokenizer, train_on: str) -> list[Piece]:
+def _conversations(
+  records, tokenizer: Tokenizer, train_on: str, system_prompt: str | None
+) -> list[Piece]:
   """Returns the tokens of conversations; one that cannot be encoded is named."""
-  talks = [(record["messages"], record.get("tools")) for record in records]
+  talks = [
+    (chat.behind(system_prompt, record["messages"]), record.get("tools"))
+    for record in records
+  ]
   try:
     return [Piece(*encoded) for encoded in _chats(tokenizer, talks, train_on)]
   except UserError:

@@ -164,6 +164,7 @@ def test_drawn_schedules_give_every_component_what_it_asks_for(seed):
     ({"share": float("nan")}, r"here\.share \(nan\) must be above 0"),
     ({"seed": -1}, r"here\.seed \(-1\)"),
     ({"prefix": ""}, r"here\.prefix \(''\) must be a text"),
+    ({"system_prompt": ""}, r"here\.system_prompt \(''\) must be a text"),
     ({"train_on": "user"}, r"train_on \('user'\) is not one of"),
   ],
 )

@@ -81,8 +81,8 @@ def make(workdir, *data, seeds=(0, 1), **changes) -> dict:
   """Packs a stage and returns its manifest."""
   tok = tokenizer.load(workdir / "tokenizer")
 
-  def encode(corpus, train_on, prefix):
-    return prepare._encode(tok, workdir, corpus, train_on, prefix)
+  def encode(*key):
+    return prepare._encode(tok, workdir, *key)
 
   prepare.make_rows(stage(*data, **changes), tok, workdir, encode, seeds)
   return prepare.read_rows_manifest(workdir, "s")
@@ -170,6 +170,31 @@ def test_a_curriculum_reads_one_corpus_after_the_other(workdir):
   make(workdir, *data, num_train_steps=4)  # midtraining interleaved with alignment
   components = [component for component, _ in rows_of_run(workdir)]
   assert all(sum(components[at : at + 8]) == 4 for at in range(0, 32, 8))
+
+
+def test_a_system_prompt_stands_before_every_conversation_without_loss(workdir):
+  plain = make(workdir, {"corpus": "chat"}, num_epochs=4.0)
+  shutil.rmtree(workdir / "rows")
+  behind = {"corpus": "chat", "system_prompt": "word3 word4"}
+  manifest = make(workdir, behind, num_epochs=4.0)
+  (part,) = manifest["components"]
+  assert part["amount"] == "chat x 1 behind a system prompt"
+  (before,) = plain["components"]
+  assert part["num_target_tokens"] == before["num_target_tokens"]
+  tok = tokenizer.load(workdir / "tokenizer")
+  mark = tok.encode("word3 word4").ids
+  num_rows = part["num_records"] * len(mark)
+  assert part["num_tokens"] >= before["num_tokens"] + num_rows
+  for _, row in rows_of_run(workdir):
+    found = np.isin(row["targets"], mark) & (row["segment_ids"] > 0)
+    assert not row["loss_weights"][found].any()
+  with pytest.raises(UserError, match="made with another data"):
+    make(workdir, {"corpus": "chat"}, num_epochs=4.0)
+
+
+def test_rows_from_before_there_were_system_prompts_stay_as_they_are():
+  part = experiment.DataConfig(corpus="chat", share=0.5)
+  assert part.identity() == {"corpus": "chat", "share": 0.5, "train_on": "assistant"}
 
 
 def test_a_prefix_stands_in_front_of_every_document_without_loss(workdir):

@@ -162,3 +162,17 @@ def test_pieces_that_were_not_finished_are_not_there(words, tmp_path):
   with pytest.raises(KeyboardInterrupt):
     pieces.write(tmp_path / "p", broken())
   assert pieces.read(tmp_path / "p") is None and not list(tmp_path.iterdir())
+
+
+def test_a_system_prompt_stands_before_conversations_alone(words):
+  own = {"role": "system", "content": "the cheese"}
+  for talk, system in ((TALK, "is ripe"), ([own, *TALK], "is ripe\n\nthe cheese")):
+    record = {"kind": "conversation", "id": "c", "messages": talk}
+    found = tokenise.encode_record(record, words, system_prompt="is ripe")
+    by_hand = [{"role": "system", "content": system}, *TALK]
+    expected = tokenise.encode_record({**record, "messages": by_hand}, words)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.weights, expected.weights)
+    assert record["messages"] is talk  # as it was
+  with pytest.raises(UserError, match="record 'a' is a document: a system_prompt"):
+    tokenise.encode_record(document("the cheese"), words, system_prompt="is ripe")
