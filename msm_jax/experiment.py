@@ -8,9 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from msm_jax import chat_setup, origin, quantised
+from msm_jax import chat_setup, doses, origin, quantised, tree
 from msm_jax import fields as fields_lib
-from msm_jax import stages as stages_lib
 from msm_jax.errors import UserError
 from msm_jax.evals import reasoning_patterns
 from msm_jax.evals.kinds import KINDS
@@ -21,8 +20,6 @@ from msm_jax.report.settings import from_config as report_settings
 from msm_jax.stages import StageConfig
 from msm_jax.training import run_config
 from msm_jax.training.run_config import RunConfig
-
-CONTROLS = "a result without its controls is not one"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,8 +109,11 @@ def parse(config: Mapping[str, Any]) -> Experiment:
   if model.init_from is not None:
     # Refuses unknown fields and values.
     chat_setup.settings(config["tokenizer"], from_run=origin.is_run(model.init_from))
-  _check_tree(config, stages, arms)
+  tree.check(config, stages, arms)
+  doses.check(config["corpora"], stages, model.init_from)
   _check_start(model, stages, arms)
+  if not config["allow_missing_controls"]:
+    tree.check_controls(arms)
   _check_seeds(config["seeds"])
   _check_batches(stages, config["mesh"])
   _check_evals(config)
@@ -135,11 +135,6 @@ def parse(config: Mapping[str, Any]) -> Experiment:
     report=dict(config["report"]),
     run=run_config.parse(config.get("run", {})),  # configs of before have none
   )
-
-
-def path_name(path: tuple[str, ...]) -> str:
-  """Returns the directory name of a path of stages."""
-  return "+".join(path)
 
 
 def _stage(name: str, value: Mapping[str, Any]) -> StageConfig:
@@ -280,30 +275,3 @@ def _check_quantised(model: ModelSettings, stages) -> None:
         "would lose what the adapters learned; set it to 'continue', or base_dtype to "
         f"one of {origin.DTYPES}"
       )
-
-
-def _check_tree(config, stages, arms) -> None:
-  for arm, path in arms.items():
-    unknown = [name for name in path if name not in stages]
-    if unknown:
-      raise UserError(
-        f"config.arms[{arm!r}] names the stage {unknown[0]!r}, config.stages has "
-        f"{sorted(stages)}"
-      )
-    stages_lib.check_path([stages[name] for name in path], f"config.arms[{arm!r}]")
-    if len(set(path)) != len(path):
-      raise UserError(f"config.arms[{arm!r}] {path} goes through a stage twice")
-  for name in stages:
-    if "+" in name or "/" in name or name.startswith("."):
-      raise UserError(f"config.stages.{name}: no '+' or '/' in the name of a stage")
-  for name, stage in stages.items():
-    for part in stage.data:
-      if part.corpus not in config["corpora"]:
-        raise UserError(
-          f"config.stages.{name}.data names the corpus {part.corpus!r}, config.corpora "
-          f"has {sorted(config['corpora'])}"
-        )
-  if "base" not in arms and not config["allow_missing_controls"]:
-    raise UserError(
-      f"config.arms has no 'base': {CONTROLS}; add it or set allow_missing_controls"
-    )

@@ -31,11 +31,12 @@ from msm_jax import (
 from msm_jax import experiment as experiment_lib
 from msm_jax import workdir as workdir_lib
 from msm_jax.errors import UserError
-from msm_jax.experiment import Experiment, StageConfig, path_name
+from msm_jax.experiment import Experiment, StageConfig
 from msm_jax.models import lora, transformer
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.start import Start, Weights, fresh, merged
+from msm_jax.tree import path_name
 
 DONE = "done.json"
 Path = tuple[str, ...]

@@ -42,6 +42,7 @@ CONFIG = {
   "arms": {
     "base": ("pretrain",),
     "aft": ("pretrain", "aft"),
+    "msm": ("pretrain", "msm"),
     "msm+aft": ("pretrain", "msm", "aft"),
   },
   "evals": {},
@@ -91,7 +92,10 @@ def test_checkpoints_to_keep_are_steps_or_powers_of_two():
   [
     ({"stages__aft__batchsize": 4}, "batchsize is not a field.*'batch_size'"),
     ({"arms__msm": ("pretrain", "mms")}, r"names the stage 'mms'"),
-    ({"arms__twice": ("pretrain", "aft", "aft")}, "goes through a stage twice"),
+    (
+      {"arms__twice": ("pretrain", "aft", "aft")},
+      "in a circle: 'aft' comes again",
+    ),
     ({"arms__none": ()}, "is empty"),
     ({"arms": {"aft": ("pretrain", "aft")}}, "no 'base'"),
     ({"seeds": (1, 1)}, "must be distinct"),

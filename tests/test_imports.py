@@ -119,6 +119,8 @@ ORDER = [
   "origin",
   "chat_setup",
   "stages",
+  "tree",
+  "doses",
   "report.curve_settings",
   "report.settings",
   "experiment",

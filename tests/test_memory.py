@@ -51,7 +51,6 @@ def test_full_training_holds_its_state_and_no_other_parameters(tmp_path, monkeyp
   stage |= {"num_train_steps": 2, "num_epochs": None, "checkpoint_at": ()}
   config["stages"] = {"msm": stage}
   config["arms"] = {"msm": ("msm",)}
-  config["allow_missing_controls"] = True
   study = small_study.prepared(tmp_path / "work", config)
   study.__dict__["mesh"] = sharding.make_mesh(data=1, devices=jax.devices()[:1])
   before, held = {id(array) for array in jax.live_arrays()}, []

@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from msm_jax import progress
-from msm_jax.experiment import path_name
 from msm_jax.runs import Path
+from msm_jax.tree import path_name
 
 
 @dataclasses.dataclass(frozen=True)
