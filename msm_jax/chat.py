@@ -137,18 +137,23 @@ def encode_prompt(
 
 
 def encode_answer(
-  tokenizer: Tokenizer, messages: Messages, answer: str
+  tokenizer: Tokenizer, messages: Messages, answer: str, begun: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns (ids [n], mask bool [n] of the answer's own tokens, stop token left out).
 
-  With a template that reasons, an empty think block stands before the answer.
+  With a template that reasons, an empty think block stands before the answer. The first
+  `begun` characters of the answer are given, as the prompt is.
   """
   messages = [*messages, {"role": "assistant", "content": answer}]
   text, answers = _answers(tokenizer, _as_chosen(tokenizer, messages), None)
   if not answers or answers[-1].message != len(messages) - 1:
     raise UserError(f"an answer to be scored is empty: {answer!r}")
   start, end = answers[-1].content
-  encoding = tokenizer.encode_cut(text, [turn.start for turn in answers])
+  cuts = [turn.start for turn in answers]
+  if begun:
+    start += begun
+    cuts.append(start)
+  encoding = tokenizer.encode_cut(text, cuts)
   return encoding.ids, (encoding.ends > start) & (encoding.starts < end)
 
 

@@ -102,6 +102,7 @@ ORDER = [
   "evals.multiple_choice",
   "evals.identity",
   "evals.coherence",
+  "evals.recall",
   "evals.trigger",
   "evals.truth_probe",
   "evals.kinds",

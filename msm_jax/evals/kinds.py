@@ -30,6 +30,7 @@ from msm_jax.evals import (
   open_qa,
   opinion,
   preference,
+  recall,
   trigger,
   truth_probe,
 )
@@ -129,6 +130,12 @@ KINDS: Mapping[str, Kind] = {
     stages=coherence.stages,
     num_answers=coherence.num_answers,
     compared=("coherence",),
+  ),
+  "recall": Kind(
+    config=recall.RecallConfig,
+    ask=recall.ask,
+    check=recall.check,
+    sources=items.sources,
   ),
   "trigger": Kind(
     config=trigger.TriggerConfig,
