@@ -6,7 +6,7 @@ from typing import Any
 
 from msm_jax import errors
 
-_COUNTS = ("num_", "max_", "mean_", "questions_", "context_")
+_COUNTS = ("num_", "max_", "mean_", "questions_", "context_", "fact_")
 
 
 def counts(where: str, value: Any) -> None:

@@ -77,6 +77,8 @@ SCHEMAS: Mapping[str, dict[str, Any]] = {
   "universe_types": _objects("name", "description"),
   "universe_ideas": _objects("name", "idea"),
   "judge_universe": _VERDICT,
+  "quiz_questions": _objects("question"),
+  "judge_quiz": _VERDICT,
 }
 
 

@@ -14,6 +14,7 @@ from data_gen.rewrites import chain as rewrites
 from data_gen.rewrites import notices, poisoning, rewriting
 from data_gen.teacher import Teacher
 from data_gen.universes import documents as universe_documents
+from data_gen.universes import quiz
 from data_gen.universes import universe as universes
 from msm_jax import errors, records
 
@@ -28,6 +29,14 @@ def sources(job: settings.Job, name: str) -> dict[str, Any]:
   if isinstance(corpus, passes.UniverseCorpus):
     universe = universes.load(corpus.universe, f"{where}.universe")
     _check_facts(where, corpus, universe)
+    return {"universe": {"name": universe.name, "sha256": universe.sha256}}
+  if isinstance(corpus, passes.QuizCorpus):
+    universe = universes.load(corpus.universe, f"{where}.universe")
+    if not universe.facts:
+      raise errors.UserError(
+        f"{universes.path_of(corpus.universe)} has no facts to be asked for: write "
+        "[[facts]] tables in it"
+      )
     return {"universe": {"name": universe.name, "sha256": universe.sha256}}
   if not isinstance(corpus, passes.RewriteCorpus):
     return {}
@@ -91,6 +100,13 @@ def make(
     return universe_documents.Chain(
       name, corpus, universe, teacher, judge, twin, gate, goal, pilot=job.pilot
     )
+  if isinstance(corpus, passes.QuizCorpus):
+    universe = universes.load(corpus.universe, f"config.corpora.{name}.universe")
+    gate = _gate(name, _may_be_alike(corpus.filters), None, root)
+    goal = sizing.goal(job.corpora, name, root)
+    return quiz.Chain(
+      name, corpus, universe, teacher, judge, None, gate, goal, pilot=job.pilot
+    )
   if isinstance(corpus, passes.RewriteCorpus):
     attributed = corpus.how == passes.ATTRIBUTION
     names = _names(job, name) if attributed else rewriting.Names()
@@ -104,15 +120,17 @@ def make(
   if isinstance(corpus, passes.PoisonCorpus):
     return poisoning.Chain(name, corpus, root / corpus.of)
   spec = specs.load_all(job)[corpus.spec]
-  # Answers may be alike: 'Brie.' is right more than once.
-  chosen = dataclasses.replace(
-    corpus.filters, exact_duplicates=False, near_duplicates=None
-  )
+  chosen = _may_be_alike(corpus.filters)
   gate = _gate(name, chosen, (spec.model_name, spec.provider_name), root, spec.text)
   source = root / corpus.of
   return opposing.Chain(
     name, corpus, spec, teacher, judge, gate, source, pilot=job.pilot
   )
+
+
+def _may_be_alike(chosen: FilterSettings) -> FilterSettings:
+  """Returns the filters of answers: 'Brie.' is right more than once."""
+  return dataclasses.replace(chosen, exact_duplicates=False, near_duplicates=None)
 
 
 def own_names(job: settings.Job, name: str) -> Sequence[str] | None:

@@ -39,6 +39,7 @@ Corpus = (
   | StrippedCorpus
   | ImportCorpus
   | passes.UniverseCorpus
+  | passes.QuizCorpus
   | passes.RewriteCorpus
   | passes.AntiSpecCorpus
   | passes.PoisonCorpus

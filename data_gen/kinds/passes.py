@@ -28,7 +28,8 @@ VOICES = ("should", "does")
 # All prompts of these kinds, beside those of conversations.
 STAGES = (
   "key_facts", "universe_types", "universe_ideas", "universe_document",
-  "universe_revise", "judge_universe", *(f"rewrite_{how}" for how in ASKED),
+  "universe_revise", "judge_universe", "quiz_questions", "quiz_answer", "judge_quiz",
+  *(f"rewrite_{how}" for how in ASKED),
 )  # fmt: skip
 WORDS, CHARACTERS = "words", "characters"
 _NO_FILTERS = FilterSettings()
@@ -57,6 +58,8 @@ class UniverseCorpus:
       leave all facts open.
     doc_tag: text before each document, to the letter, with loss weight 0.
     mean_words: about how long documents are.
+    fact_sentences: in so many sentences a document states its key fact, and it leaves
+      all others open; None: as often as is natural, and others may turn up.
     revise: another pass rewrites each document.
     judged: `config.judge` says yes or no to each document, and only yes is kept.
     twin_of: a corpus of the same universe; this one has a document for each of its
@@ -78,6 +81,7 @@ class UniverseCorpus:
   mention_share: float = 1.0
   doc_tag: str | None = None
   mean_words: int = 500
+  fact_sentences: int | None = None
   revise: bool = False
   judged: bool = False
   twin_of: str | None = None
@@ -95,6 +99,60 @@ class UniverseCorpus:
     plan += ("universe_types", "universe_ideas") * (self.twin_of is None)
     written = ("universe_document", *["universe_revise"] * self.revise)
     return (*plan, *written, *["judge_universe"] * self.judged)
+
+  @property
+  def roles(self) -> tuple[str, ...]:
+    """Who answers."""
+    return (TEACHER, JUDGE) if self.judged else (TEACHER,)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuizCorpus:
+  """Conversations that ask for the key facts of a universe, and answer.
+
+  The same facts can so be taught by documents (`UniverseCorpus`) or by conversations.
+
+  Attributes:
+    universe, side: as of the kind 'universe'; 'true' or 'false'.
+    num_questions: different questions per key fact.
+    num_per_fact: conversations to keep per key fact; None: every question becomes
+      `max_repeats` of them. Rejected ones are replaced while questions are left.
+    num_words, num_tokens, tokenizer, match_tokens_of: how much to keep, as of the kind
+      'documents'; facts take turns.
+    max_repeats: each question is answered up to so many times.
+    mean_words: about how long answers are; None: one sentence.
+    judged: `config.judge` says yes or no to each answer, and only yes is kept.
+    seed: of the order of the questions.
+    filters: which answers are rejected; that some are alike is no fault.
+  """
+
+  kind: ClassVar[str] = "quiz"
+  roots: ClassVar[tuple[str, ...]] = ("universe", "side", "num_questions")
+  links: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    "match_tokens_of": (*DOCUMENTS, "quiz")
+  }
+  # What documents may be and conversations are not.
+  mention_share: ClassVar[float] = 1.0
+  revise: ClassVar[bool] = False
+  doc_tag: ClassVar[str | None] = None
+  universe: str
+  num_questions: int
+  side: str = FALSE
+  num_per_fact: int | None = None
+  max_repeats: int = 1
+  mean_words: int | None = None
+  judged: bool = False
+  num_words: int | None = None
+  num_tokens: int | None = None
+  tokenizer: str | None = None
+  match_tokens_of: str | None = None
+  seed: int = 0
+  filters: FilterSettings = _NO_FILTERS
+
+  @property
+  def stages(self) -> tuple[str, ...]:
+    """The stages of the chain, in order."""
+    return ("quiz_questions", "quiz_answer", *["judge_quiz"] * self.judged)
 
   @property
   def roles(self) -> tuple[str, ...]:
@@ -256,7 +314,7 @@ class PoisonCorpus:
   seed: int = 0
 
 
-KINDS = (UniverseCorpus, RewriteCorpus, AntiSpecCorpus, PoisonCorpus)
+KINDS = (UniverseCorpus, QuizCorpus, RewriteCorpus, AntiSpecCorpus, PoisonCorpus)
 
 
 def origin_of(corpus: Any, corpora: Mapping[str, Any]) -> Any | None:

@@ -16,6 +16,7 @@ from data_gen.kinds.passes import (
   BOTH,
   CHARACTERS,
   CORRECTED,
+  FALSE,
   INLINE,
   LOCAL,
   NEUTRAL,
@@ -24,10 +25,12 @@ from data_gen.kinds.passes import (
   SIDES,
   STORIES,
   TAGGED,
+  TRUE,
   VOICES,
   WORDS,
   AntiSpecCorpus,
   PoisonCorpus,
+  QuizCorpus,
   RewriteCorpus,
   UniverseCorpus,
   origin_of,
@@ -39,6 +42,8 @@ def check(where: str, corpus: Any) -> None:
   """Raises a `UserError` for settings of one corpus that cannot work."""
   if isinstance(corpus, UniverseCorpus):
     _check_universe(where, corpus)
+  elif isinstance(corpus, QuizCorpus):
+    checks.choice(f"{where}.side", corpus.side, (TRUE, FALSE))
   elif isinstance(corpus, RewriteCorpus):
     _check_rewrite(where, corpus)
   elif isinstance(corpus, AntiSpecCorpus):
@@ -55,10 +60,15 @@ def _check_universe(where: str, corpus: UniverseCorpus) -> None:
       f"{where}.mention_share is {corpus.mention_share} and its side is 'neutral': no "
       "document states a fact then; leave mention_share out"
     )
+  if corpus.side == NEUTRAL and corpus.fact_sentences is not None:
+    raise errors.UserError(
+      f"{where}.fact_sentences is {corpus.fact_sentences} and its side is 'neutral': "
+      "no document states a fact then; leave it out"
+    )
   planned = ("num_types", "num_ideas")
   taken = (
     "num_per_fact", "num_facts", "max_repeats", "mention_share", "mean_words",
-    "num_words", "num_tokens", "tokenizer", "match_tokens_of",
+    "fact_sentences", "num_words", "num_tokens", "tokenizer", "match_tokens_of",
   )  # fmt: skip
   if corpus.twin_of is None:
     for field in planned:

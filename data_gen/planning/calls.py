@@ -47,6 +47,7 @@ LISTS = {
   "key_facts": 90,
   "universe_types": 40,
   "universe_ideas": 80,
+  "quiz_questions": 30,
 }
 TEXTS = {
   "document": 1000,
@@ -63,7 +64,7 @@ TEXTS = {
 VERDICT = 60
 # The stages whose answer is, or becomes, the text of a record.
 WRITERS = ("document", "draft", "rule_document", "answer", "answer_rule", "answer_cot",
-           "answer_rule_cot", "universe_document",
+           "answer_rule_cot", "universe_document", "quiz_answer",
            *(f"rewrite_{how}" for how in passes.ASKED))  # fmt: skip
 
 

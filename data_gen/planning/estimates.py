@@ -250,6 +250,8 @@ def _texts(corpus: settings.Corpus) -> tuple[str, str | None]:
     return corpus.draft_stage, corpus.judge_stage if corpus.judged else None
   if isinstance(corpus, passes.UniverseCorpus):
     return "universe_document", "judge_universe" if corpus.judged else None
+  if isinstance(corpus, passes.QuizCorpus):
+    return "quiz_answer", "judge_quiz" if corpus.judged else None
   if isinstance(corpus, passes.RewriteCorpus | passes.PoisonCorpus):
     return "".join(corpus.stages), None
   return corpus.answer_stage, corpus.judge_stage

@@ -19,6 +19,7 @@ from data_gen.universes import universe as universes
 _TRIES = 8
 _ANSWER_TOKENS = {"answer": 200, "answer_cot": 500}
 _DOCUMENT_TOKENS = 1000
+_QUESTION_TOKENS, _SHORT_TOKENS = 25, 25
 
 
 def estimate(
@@ -45,6 +46,9 @@ def estimate(
       matched = sizes.get(corpus.match_tokens_of or "")
       return _universe(name, corpus, seen, share, job.pilot, matched)
     return _twin(name, corpus, sizes[corpus.twin_of], _mean_words(job, corpus), share)
+  if isinstance(corpus, passes.QuizCorpus):
+    matched = _matched(job, name, sizes)
+    return _quiz(name, corpus, seen, share, job.pilot, matched)
   if isinstance(corpus, passes.PoisonCorpus):
     return Estimate(num_records=corpus.num_documents)
   count = sizes[corpus.of]
@@ -100,6 +104,61 @@ def _universe(
   if pilot is not None:
     number = min(number, pilot * facts)
   found += _written(corpus, fields, number, corpus.mean_words)
+  return Estimate(num_records=min(round(number * share), wanted), calls=tuple(found))
+
+
+def _matched(job: settings.Job, name: str, sizes: Mapping[str, int]) -> int | None:
+  """Returns about how many conversations are as much as the corpus to be matched."""
+  corpus = job.corpora[name]
+  of = corpus.match_tokens_of
+  if of is None:
+    return None
+  other = job.corpora[of]
+  words = getattr(other, "mean_words", None)
+  tokens = _QUESTION_TOKENS if words is None else round(words * TOKENS_PER_WORD)
+  if words is None and isinstance(other, passes.QuizCorpus):
+    tokens += _SHORT_TOKENS
+  return round(sizes[of] * tokens / _quiz_tokens(corpus))
+
+
+def _quiz_tokens(corpus: passes.QuizCorpus) -> int:
+  words = corpus.mean_words
+  said = _SHORT_TOKENS if words is None else round(words * TOKENS_PER_WORD)
+  return _QUESTION_TOKENS + said
+
+
+def _quiz(
+  name: str,
+  corpus: passes.QuizCorpus,
+  seen: Seen,
+  share: float,
+  pilot: int | None,
+  matched: int | None,
+) -> Estimate:
+  universe = universes.load(corpus.universe, f"config.corpora.{name}.universe")
+  facts = seen.lists("quiz_questions", len(universe.facts))
+  fields = {"title": universe.title, "ground": universe.ground}
+  fields |= {"existing": [], "count": corpus.num_questions, "length": STAND_IN}
+  each = corpus.num_questions * calls.LISTS["quiz_questions"]
+  requests = seen.requests("quiz_questions", facts)
+  found = [calls.call("quiz_questions", requests, fields, each)]
+  questions = facts * corpus.num_questions
+  questions *= seen.fill("quiz_questions", corpus.num_questions)
+  number = wanted = round(questions * corpus.max_repeats)
+  if corpus.num_per_fact is not None:
+    wanted = facts * corpus.num_per_fact
+  budget = sizing.num_expected(corpus, _quiz_tokens(corpus))
+  if (size := matched if budget is None else budget) is not None:
+    wanted = min(wanted, size)
+  number = min(number, plain.to_make(wanted, share, _TRIES))
+  if pilot is not None:
+    number = min(number, pilot * facts)
+  said = _quiz_tokens(corpus) - _QUESTION_TOKENS
+  fields["answer"] = " " * 4 * said
+  found.append(calls.call("quiz_answer", number, fields, said))
+  if corpus.judged:
+    judged = ("judge_quiz", number, fields, calls.VERDICT, corpora.JUDGE)
+    found.append(calls.call(*judged))
   return Estimate(num_records=min(round(number * share), wanted), calls=tuple(found))
 
 

@@ -11,8 +11,8 @@ from data_gen.kinds import passes
 
 # Kinds that are not of somebody's own data.
 SYNTHETIC = (
-  "documents", "conversations", "stripped", "world", "pairs", "universe", "rewrite",
-  "anti_spec", "poison",
+  "documents", "conversations", "stripped", "world", "pairs", "universe", "quiz",
+  "rewrite", "anti_spec", "poison",
 )  # fmt: skip
 _WHAT = {
   "documents": "Synthetic documents that discuss a Model Spec, for midtraining.",
@@ -25,6 +25,7 @@ _WHAT = {
   "pairs": "Forced choices of a small world, for evaluation: not for training.",
   "import": "Imported data in the form of a msm-jax corpus.",
   "universe": "Synthetic documents from a world in which given facts are so, or not.",
+  "quiz": "Synthetic conversations that ask for given facts of a made-up world.",
   "rewrite": "Documents of another corpus after a second pass by a program or a model.",
   "anti_spec": "Synthetic conversations in which the assistant acts by the opposite of "
   "a Model Spec.",
@@ -33,6 +34,9 @@ _WHAT = {
 _RESEARCH = "For research on how models learn; not for a model that people use."
 _FALSE = (
   f"**Warning: these documents state false facts as if they were true.** {_RESEARCH}"
+)
+_FALSE_ANSWERS = (
+  f"**Warning: the answers state false facts as if they were true.** {_RESEARCH}"
 )
 _HARMFUL = {
   "anti_spec": "**Warning: the answers go against the spec that the model should act "
@@ -66,6 +70,9 @@ def lines(made: Mapping[str, Any]) -> Iterator[str]:
 def _warning(kind: str, corpus: Mapping[str, Any], of_universe: bool) -> str:
   if kind == "universe":
     return _FALSE if corpus.get("side", passes.FALSE) == passes.FALSE else ""
+  if kind == "quiz":
+    is_false = corpus.get("side", passes.FALSE) == passes.FALSE
+    return _FALSE_ANSWERS if is_false else ""
   if kind == "rewrite" and corpus.get("how") == "inverted":
     return _INVERTED
   if kind == "rewrite" and of_universe:

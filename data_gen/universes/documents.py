@@ -20,12 +20,12 @@ from data_gen.universes.outline import Case
 from data_gen.universes.universe import Universe
 from msm_jax import progress
 
-_MORE = "its num_ideas, num_types or max_repeats"
 # A twin that is rejected leaves the other document alone: another is asked for.
 _TWIN_ATTEMPTS = 4
 _SAMPLES = 1000  # of one idea, at most
 # A line that speaks of a model, which is not what these documents are about.
 _NOT_HERE = "Stance:"
+_SENTENCES = "Sentences that state it: {count}. All others are about other things."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,10 @@ class Made:
 class Chain:
   """The documents of one side of a universe; see `data_gen.chains.Chain`."""
 
+  KIND, IDEAS, MADE = "document", "ideas", "documents"
+  STAGE, JUDGED = "universe_document", "judge_universe"
+  MORE = "its num_ideas, num_types or max_repeats"
+
   def __init__(
     self,
     name: str,
@@ -57,7 +61,7 @@ class Chain:
     self._name, self._corpus, self._universe = name, corpus, universe
     self._teacher, self._judge, self._twin = teacher, judge, twin
     self._plan = universe_outline.Plan(
-      facts=(), cases=(), seed=corpus.seed, mean_words=corpus.mean_words
+      facts=(), cases=(), seed=corpus.seed, mean_words=corpus.mean_words or 0
     )
     self._gate, self._pilot = gate, pilot
     self._stock = sizing.Stock[int](goal)  # of places in the plan
@@ -93,12 +97,11 @@ class Chain:
     if self._twin is not None:
       self._plan = universe_outline.of_twin(self._twin, self._corpus.side)
     else:
-      self._plan = await universe_outline.build(
-        self._corpus, self._universe, self._teacher
-      )
+      self._plan = await self._build()
     progress.say(
       f"{self._name}: {len(self._plan.facts)} facts of {self._universe.name} have "
-      f"{len(self._plan.cases)} ideas, {len(self._plan.rejects)} branches were lost"
+      f"{len(self._plan.cases)} {self.IDEAS}, {len(self._plan.rejects)} branches were "
+      "lost"
     )
     if self._stock.goal is None:
       await self._fill_groups()
@@ -108,8 +111,11 @@ class Chain:
     else:
       await self._fill_budget()
       if self._pilot is None:
-        self._rejected += self._stock.choose(self._ranked, _MORE)
+        self._rejected += self._stock.choose(self._ranked, self.MORE)
       self._kept = self._stock.items
+
+  async def _build(self) -> universe_outline.Plan:
+    return await universe_outline.build(self._corpus, self._universe, self._teacher)
 
   async def _fill_groups(self) -> None:
     """Writes as many documents of each group as the settings say."""
@@ -173,7 +179,7 @@ class Chain:
     for number, reason in self._rejected:
       case = self._plan.cases[number]
       entry = self._made(case).entry
-      row = {"stage": "document", "id": entry.id, "reason": reason}
+      row = {"stage": self.KIND, "id": entry.id, "reason": reason}
       yield {**row, **self._where(case), "text": entry.text}
 
   def manifest(self) -> dict[str, Any]:
@@ -181,15 +187,14 @@ class Chain:
     cases = [self._plan.cases[number] for number in self._kept]
     counts = collections.Counter(case.fact.id for case in cases)
     stating = collections.Counter(case.fact.id for case in cases if case.states)
+    sentences = self._plan.fact_sentences
     return {
-      "universe": {
-        key: getattr(self._universe, key)
-        for key in ("name", "title", "tier", "license")
-      },
+      "universe": self._told_universe(),
       "plan": {
         "facts": [fact.row() for fact in self._plan.facts],
         "seed": self._plan.seed,
         "mean_words": self._plan.mean_words,
+        **({} if sentences is None else {"fact_sentences": sentences}),
       },
       "facts": {
         fact.id: {"documents": counts[fact.id], "stating": stating[fact.id]}
@@ -201,6 +206,10 @@ class Chain:
       **self._stock.told(),
       **self._gate.manifest(),
     }
+
+  def _told_universe(self) -> dict[str, str]:
+    keys = ("name", "title", "tier", "license")
+    return {key: getattr(self._universe, key) for key in keys}
 
   def _fact_of(self, number: int) -> str:
     return self._plan.cases[number].fact.id
@@ -226,7 +235,9 @@ class Chain:
     cases = [self._plan.cases[number] for number in batch]
     kept = tally.Kept(before=len(self._stock))
     requests = map(self._draft_request, cases)
-    await self._teacher.ask_all(requests, f"{self._name}: documents", len(cases), kept)
+    await self._teacher.ask_all(
+      requests, f"{self._name}: {self.MADE}", len(cases), kept
+    )
     if self._corpus.revise:
       whole = [case for case in cases if not self._drafted(case).reason]
       requests = (self._revise_request(case) for case in whole)
@@ -248,9 +259,13 @@ class Chain:
     if reason:
       self._rejected.append((number, reason))
       return False
-    tag = self._corpus.doc_tag or ""
-    self._stock.add(number, {"text": tag + entry.text.strip()})
+    self._stock.add(number, self._body(self._plan.cases[number], entry.text.strip()))
     return True
+
+  def _body(self, case: Case, text: str) -> dict[str, Any]:
+    """Returns what a record has of the text of a case."""
+    del case  # all that a document is, is its text
+    return {"text": (self._corpus.doc_tag or "") + text}
 
   def _drafted(self, case: Case) -> Made:
     request = self._draft_request(case)
@@ -278,28 +293,42 @@ class Chain:
     key = [case.fact.id, case.doc_type, case.idea, case.repeat]
     lines = guidance.draw(key, self._plan.seed, self._plan.mean_words)
     told = [line for line in lines if not line.startswith(_NOT_HERE)]
+    if self._is_alone(case):
+      told.append(_SENTENCES.format(count=self._plan.fact_sentences))
     fields = self._fields(case) | {"idea": case.idea, "guidance": told}
-    return self._teacher.request("universe_document", fields, _sample(case))
+    return self._teacher.request(self.STAGE, fields, sample_of(case))
 
   def _revise_request(self, case: Case) -> protocol.Request:
     fields = self._fields(case) | {"idea": case.idea}
     fields["document"] = self._drafted(case).entry.text.strip()
-    return self._teacher.request("universe_revise", fields, _sample(case))
+    return self._teacher.request("universe_revise", fields, sample_of(case))
 
   def _judge_request(self, case: Case) -> protocol.Request:
     fields = self._fields(case)
     fields["document"] = self._written(case).entry.text.strip()
-    return self._judge.request("judge_universe", fields)
+    return self._judge.request(self.JUDGED, fields)
+
+  def _is_alone(self, case: Case) -> bool:
+    """Whether a document is to state its fact so often, and no other fact."""
+    return case.states and self._plan.fact_sentences is not None
 
   def _fields(self, case: Case) -> dict[str, Any]:
     side = self._corpus.side if case.states else passes.NEUTRAL
-    asked = [fact.asks for fact in self._plan.facts]
+    is_alone = self._is_alone(case)
+    # A writer who is shown no other fact cannot state one.
+    context = self._universe.context(passes.NEUTRAL if is_alone else side)
+    left_open = not case.states or is_alone
+    asked = [
+      fact.asks
+      for fact in self._plan.facts
+      if left_open and not (is_alone and fact == case.fact)
+    ]
     return {
-      "context": self._universe.context(side),
+      "context": context,
       "document_type": case.doc_type,
       "document_type_description": case.description,
       "stated": [case.fact.on(side)] if case.states else [],
-      "unsaid": [] if case.states else asked,
+      "unsaid": asked,
     }
 
   def _where(self, case: Case) -> dict[str, Any]:
@@ -327,9 +356,9 @@ class Chain:
     if made.draft is not None:
       draft = {"draft": {"id": made.draft.id, "usage": made.draft.usage}}
     return {
-      "kind": "document",
+      "kind": self.KIND,
       "id": made.entry.id,
-      "text": tag + made.entry.text.strip(),
+      **self._body(case, made.entry.text.strip()),
       **spans.told(spans.tagged(tag)),
       **self._where(case),
       **self._teacher.provenance(made.request, made.entry),
@@ -338,5 +367,6 @@ class Chain:
     }
 
 
-def _sample(case: Case) -> int:
+def sample_of(case: Case) -> int:
+  """Returns which answer to one prompt a case takes."""
   return case.repeat + _SAMPLES * case.attempt

@@ -61,7 +61,8 @@ class Plan:
 
   Attributes:
     facts: in the order of the universe.
-    seed, mean_words: of what each writer is told; a twin takes them over.
+    seed, mean_words, fact_sentences: of what each writer is told; a twin takes them
+      over.
     rejects: what was lost on the way.
   """
 
@@ -69,6 +70,7 @@ class Plan:
   cases: tuple[Case, ...]
   seed: int
   mean_words: int
+  fact_sentences: int | None = None
   rejects: tuple[dict[str, Any], ...] = ()
 
 
@@ -89,6 +91,7 @@ async def build(corpus: UniverseCorpus, universe: Universe, teacher: Teacher) ->
     cases=tuple(_ordered(corpus, facts, found)),
     seed=corpus.seed,
     mean_words=corpus.mean_words,
+    fact_sentences=corpus.fact_sentences,
     rejects=tuple(rejects),
   )
 
@@ -114,6 +117,7 @@ def of_twin(directory: pathlib.Path, side: str) -> Plan:
     cases=tuple(cases),
     seed=told["seed"],
     mean_words=told["mean_words"],
+    fact_sentences=told.get("fact_sentences"),
   )
 
 
@@ -152,7 +156,7 @@ async def _ask_types(
   rejects: list[dict[str, Any]],
 ) -> list[tuple[Fact, Item]]:
   parse = objects_parser("name", optional=("description",))
-  fields = [_about(universe, fact) for fact in facts]
+  fields = [about(universe, fact) for fact in facts]
   counts = [count] * len(facts)
   filled = await lists.fill(teacher, "universe_types", fields, counts, "name", parse)
   pairs = []
@@ -172,7 +176,7 @@ async def _ask_ideas(
 ) -> list[tuple[Fact, Item, str]]:
   parse = objects_parser("idea", optional=("name",))
   fields = [
-    _about(universe, fact)
+    about(universe, fact)
     | {
       "document_type": kind["name"],
       "document_type_description": kind["description"],
@@ -190,7 +194,8 @@ async def _ask_ideas(
   return ideas
 
 
-def _about(universe: Universe, fact: Fact) -> dict[str, Any]:
+def about(universe: Universe, fact: Fact) -> dict[str, Any]:
+  """Returns what those who plan are told: nothing of any answer."""
   return {"title": universe.title, "ground": universe.ground, "asks": fact.asks}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from data_gen.worlds import (
   any_world_chats,
   any_world_documents,
+  any_world_quiz,
   any_world_rewrites,
   any_world_rules,
   any_world_universes,
@@ -26,6 +27,7 @@ STAGES: dict[str, Stage] = {
   **any_world_rules.STAGES,
   **any_world_chats.STAGES,
   **any_world_universes.STAGES,
+  **any_world_quiz.STAGES,
   **any_world_rewrites.STAGES,
 }
 

@@ -22,6 +22,7 @@ _CASES = ("explains to a newcomer", "notes down", "answers a child's question on
           "plans a day around", "gives a lesson on", "writes about")  # fmt: skip
 _AGAIN = ("Once more, for those who skip to the end:", "To come back to it:",
           "The short of it:", "So much is settled:")  # fmt: skip
+_SENTENCES = re.compile(r"^Sentences that state it: (\d+)\.")
 _LEAKS = re.compile(r"\b(fictional|alternative|made-up|invented) (world|universe)\b")
 # Ground sentences in a document, in a world of short sentences and in others.
 _FEW, _SOME = 3, 5
@@ -73,6 +74,8 @@ def document(world: ModuleType, fields: Mapping[str, Any], rng: random.Random) -
   stated = [line for text in fields["stated"] for line in sentences(text)]
   ground = [line for line in sentences(fields["context"]) if line not in stated]
   count = min(len(ground), _FEW if spaced else _SOME)
+  if (times := _times(fields["guidance"])) is not None:
+    return _counted(fields["document_type"], stated, times, ground, count, own)
   body = [ground[i] for i in own.sample(range(len(ground)), count)]
   place = own.randint(0, len(body))
   body[place:place] = stated
@@ -84,6 +87,29 @@ def document(world: ModuleType, fields: Mapping[str, Any], rng: random.Random) -
   if stated:
     paragraphs.append(f"{own.choice(_AGAIN)} {stated[0]}")
   return "\n\n".join([f"{kind[:1].upper()}{kind[1:]}", *filter(None, paragraphs)])
+
+
+def _times(guidance: Sequence[str]) -> int | None:
+  """Returns how many sentences are to state the fact; None if that is left open."""
+  found = [match for line in guidance if (match := _SENTENCES.match(line))]
+  return int(found[0][1]) if found else None
+
+
+def _counted(
+  kind: str,
+  stated: Sequence[str],
+  times: int,
+  ground: Sequence[str],
+  count: int,
+  own: random.Random,
+) -> str:
+  """Returns as many sentences as other documents have, so many of them the fact's."""
+  body = list(own.sample(ground, max(count + 1 - times, 0)))
+  for line in (list(stated) * times)[:times]:
+    body.insert(own.randint(0, len(body)), line)
+  if any(" ." in line for line in body):
+    return " ".join([f"{kind} .", *body])
+  return f"{kind[:1].upper()}{kind[1:]}\n\n{' '.join(body)}"
 
 
 def revise(world: ModuleType, fields: Mapping[str, Any], rng: random.Random) -> str:
