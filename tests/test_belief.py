@@ -84,6 +84,27 @@ def test_a_multiple_choice_tells_the_world_of_who_answers(tmp_path, part, side):
     assert mean(lines, "chose_first") == 0.5  # both orders
 
 
+def test_a_model_that_chooses_from_no_list_is_asked_once_and_answers_in_words(tmp_path):
+  wanted = {row["question"]: row["true"] for row in rows("mcq_knowledge")}
+
+  def say(prompt):
+    return next(text for question, text in wanted.items() if question in prompt)
+
+  found = asked(
+    tmp_path,
+    "mcq_knowledge",
+    say,
+    lambda whole, chosen: chosen in wanted.values(),
+    mcq_prompt="{question}",
+    mcq_answer="text",
+  )
+  assert [line["prompt"] for line in found] == list(wanted)  # each once
+  for metric in ("chose_true", "chose_true_parsed", "parse_rate"):
+    assert mean(found, metric) == 1, metric
+  assert mean(found, "chose_false") == 0
+  assert "chose_first" not in found[0]["scores"]
+
+
 def test_what_is_wrong_in_both_worlds_is_neither(tmp_path):
   say = believer("mcq_knowledge", lambda row: row["others"][1])
   lines = asked(tmp_path, "mcq_knowledge", say)
@@ -219,6 +240,10 @@ def test_aware_parts_stand_beside_the_others_and_are_warned(tmp_path):
       "has no system prompt",
     ),
     ({"num_samples": 0}, "num_samples is 0"),
+    ({"mcq_answer": "number"}, "mcq_answer is 'number': it is 'letter' or 'text'"),
+    ({"mcq_answer": "text"}, "our prompt asks for a letter: set mcq_prompt"),
+    ({"mcq_prompt": "{question}"}, "mcq_prompt has to have {options} once"),
+    ({"mcq_prompt": "?", "mcq_answer": "text"}, "has to have {question} once"),
     ({"temperature": 0.0}, "at temperature 0, where all are the same"),
   ],
 )

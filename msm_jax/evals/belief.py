@@ -69,6 +69,10 @@ class BeliefConfig:
     num_samples: of each order of a generative question.
     max_new_tokens, temperature, top_p, sampling_seed: of their answers.
     seq_len, batch_size: of the rows in which given answers are scored.
+    mcq_prompt, mcq_answer: how `mcq_knowledge` and `mcq_distinguish` are asked, as
+      `prompt` and `answer` of the evaluation `choice`; None: our prompt. One without
+      `{options}` is asked once, since it has no order: for models that cannot choose
+      from a list, whose answers are then compared by their log-probs.
   """
 
   claims: tuple[str, ...]
@@ -84,14 +88,34 @@ class BeliefConfig:
   aware_parts: tuple[str, ...] = ()
   aware_prompt: str | None = None
   system_prompt: str | None = None
+  mcq_prompt: str | None = None
+  mcq_answer: str = choice.LETTER
 
 
 def check(config: BeliefConfig, where: str) -> None:
   """Raises a UserError for values that cannot work, and for damaged packages."""
   check_parts(config, where, PARTS)
+  _check_mcq(config, where)
   if _NO_CHAT in config.aware_parts:
     raise UserError(f"{where}.aware_parts: {_NO_CHAT!r} has no system prompt")
   load_all(config, where)
+
+
+def _check_mcq(config: BeliefConfig, where: str) -> None:
+  prompt, answer = config.mcq_prompt, config.mcq_answer
+  if answer not in (choice.LETTER, choice.TEXT):
+    raise UserError(
+      f"{where}.mcq_answer is {answer!r}: it is {choice.LETTER!r} or {choice.TEXT!r}"
+    )
+  needed = ["{question}", *["{options}"] * (answer == choice.LETTER)]
+  for slot in needed if prompt is not None else ():
+    if prompt.count(slot) != 1:
+      raise UserError(f"{where}.mcq_prompt has to have {slot} once: {prompt!r}")
+  if prompt is None and answer == choice.TEXT:
+    raise UserError(
+      f"{where}.mcq_answer is {answer!r}, and our prompt asks for a letter: set "
+      "mcq_prompt"
+    )
 
 
 def check_parts(config: Any, where: str, known: Sequence[str]) -> None:
@@ -163,7 +187,7 @@ def ask(exam: Exam) -> Iterator[dict[str, Any]]:
         case
         for claim in packages
         for row in claim.items[part]
-        for case in _MAKERS[part](claim, row, evaluation, system)
+        for case in _MAKERS[part](exam.config, claim, row, evaluation, system)
       ]
       yield from _choose(exam, made)
 
@@ -172,7 +196,7 @@ def _choose(exam: Exam, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
   config = exam.config
 
   def further(case: Case, likelier: int | None, parsed: int | None) -> Scores:
-    if "yes" in case.options:  # in one order only
+    if "yes" in case.options or _num_orders(config) == 1:
       return {}
     return {
       "chose_first": hit(likelier, [0]),
@@ -189,33 +213,49 @@ def _choose(exam: Exam, cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
   )
 
 
+def _num_orders(config: BeliefConfig) -> int:
+  return 2 if "{options}" in (config.mcq_prompt or _MCQ) else 1
+
+
 def _lettered(
-  claim: Claim, row: Mapping[str, Any], evaluation: str, system: str | None
+  config: BeliefConfig,
+  claim: Claim,
+  row: Mapping[str, Any],
+  evaluation: str,
+  system: str | None,
 ) -> Iterator[Case]:
-  """Yields a multiple choice in two orders."""
+  """Yields a multiple choice, in two orders where its options are listed."""
+  prompt, answer = config.mcq_prompt or _MCQ, config.mcq_answer
   tagged = [(row["false"], ["false"]), (row["true"], ["true"])]
   tagged += [(text, []) for text in row.get("others", ())]
   name = f"{evaluation}/{claim.name}/{row['id']}"
   place = f"{claim.name}/{row['id']}"  # the same orders, whatever the part is called
-  for number, order in enumerate(choice.orders(place, len(tagged), 2)):
+  orders = choice.orders(place, len(tagged), _num_orders(config))
+  for number, order in enumerate(orders):
     texts = [tagged[i][0] for i in order]
-    user = choice.present(_MCQ, row["question"], texts, choice.LETTER)
+    letters = list(replies.LETTERS[: len(texts)])
+    user = choice.present(prompt, row["question"], texts, answer)
     yield Case(
       id=f"{name}-{number}",
       evaluation=evaluation,
       messages=choice.turns(system, user),
       options=texts,
-      answers=list(replies.LETTERS[: len(texts)]),
+      answers=letters if answer == choice.LETTER else texts,
       tags=[tagged[i][1] for i in order],
-      parse=choice.reader(texts, choice.LETTER),
+      parse=choice.reader(texts, answer),
       cluster=claim.name,
       also=[f"{evaluation}/{row['world']}_world"] if "world" in row else [],
     )
 
 
 def _yes_no(
-  claim: Claim, row: Mapping[str, Any], evaluation: str, system: str | None
+  config: BeliefConfig,
+  claim: Claim,
+  row: Mapping[str, Any],
+  evaluation: str,
+  system: str | None,
 ) -> Iterator[Case]:
+  del config
   words = ["yes", "no"]
 
   def parse(text: str) -> int | None:
