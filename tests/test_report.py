@@ -347,10 +347,15 @@ def test_the_page_escapes_documents_and_shows_steps_hashes_and_answers(
 
 def test_what_the_config_does_not_ask_for_is_not_there(study: pathlib.Path):
   summary = json.loads((study / "report" / "summary.json").read_text())
-  assert not {"curves", "pareto", "paper", "reference", "agreement"} & summary.keys()
+  asked = {"curves", "pareto", "grids", "paper", "reference", "agreement"}
+  assert not asked & summary.keys()
   text = (study / "report" / "index.html").read_text()
-  for name in ("curves", "pareto", "paper", "reference", "graders"):
+  for name in ("curves", "pareto", "grids", "paper", "reference", "graders"):
     assert f'id="{name}"' not in text
+  assert len(summary["headline"]["sentences"]) == 4 and "more findings" not in text
+  columns = [m for metrics in summary["results"]["aft"].values() for m in metrics]
+  assert len(summary["contrasts"]) == 4 * len(columns)
+  assert "On evaluations of their own" not in text
 
 
 def test_every_figure_of_the_page_is_a_png_too(study: pathlib.Path):

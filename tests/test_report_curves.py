@@ -8,7 +8,8 @@ import report_doses
 
 from msm_jax.errors import UserError
 from msm_jax.report import curve_plots, curves, paper, pareto, settings, statistics
-from msm_jax.report.curve_settings import Axis, Paper, Pareto
+from msm_jax.report.curve_settings import Axis, Pareto
+from msm_jax.report.paper_settings import Stated
 from msm_jax.report.results import Results
 
 
@@ -120,14 +121,16 @@ def test_an_arm_is_on_the_front_unless_another_is_no_worse_on_both():
 
 def test_ours_minus_the_papers_keeps_our_interval():
   ours = statistics.estimate({0: 0.5, 1: 0.6, 2: 0.55})
-  pair = paper.Pair(arm="a", evaluation="e", metric="m", paper=0.4, ours=ours)
+  stated = Stated(value=0.4)
+  pair = paper.Pair(name="a", evaluation="e", metric="m", paper=stated, ours=ours)
   found = pair.difference
   assert found.mean == pytest.approx(0.15)
   assert found.interval == pytest.approx(tuple(b - 0.4 for b in ours.interval))
   assert pair.to_json()["includes_paper"] is False
-  numbers = Paper(source="s", values={("a", "e", "m"): 0.4})
-  (absent,) = paper.compare(numbers, Results())
-  assert absent.difference.mean is None
+  config = settings.from_config(report_doses.config())
+  (drawn,) = (paper.read(each, Results(), config) for each in config.papers)
+  assert [pair.difference.mean for pair in drawn.pairs] == [None, None]
+  assert not any(pair.is_measured for pair in drawn.pairs)
 
 
 def _changed(section: str, **fields) -> dict:
@@ -148,7 +151,7 @@ def _changed(section: str, **fields) -> dict:
     ("curves", {"unit": "steps"}, "unit is 'steps': rows are counted in tokens"),
     ("pareto", {"arms": ["nobody"]}, r"pareto\[0\] names the arm 'nobody'"),
     ("pareto", {"y": {"better": "lower", "metric": "m"}}, "both evaluation and metric"),
-    ("paper", {"values": [["base", "harm", 0.1]]}, "each needs 4 parts"),
+    ("paper", {"values": [["base", "harm", 0.1]]}, "each needs 4 or 5 parts"),
     ("paper", {"values": [["base", "harm", "decided", None]]}, "None is no number"),
   ],
 )

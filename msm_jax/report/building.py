@@ -105,7 +105,7 @@ def _summary(
     "headline": {
       "evaluation": settings.headline[0],
       "metric": settings.headline[1],
-      "sentences": wording.headline(settings, results, headline),
+      "sentences": wording.headline(settings, results, headline, beside.own),
     },
     "results": {
       arm: _nested(
@@ -114,9 +114,12 @@ def _summary(
       for arm in settings.arms
     },
     "contrasts": [
-      contrast.to_json()
-      for column in dict.fromkeys([settings.headline, *columns])
-      for contrast in contrasts_lib.compare(results, settings, *column)
+      *(
+        contrast.to_json()
+        for column in dict.fromkeys([settings.headline, *columns])
+        for contrast in contrasts_lib.compare(results, settings, *column)
+      ),
+      *(contrast.to_json() for contrast in beside.own),
     ],
     **beside.to_json(),
     "graders": {

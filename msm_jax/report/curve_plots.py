@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from msm_jax.report import curves, pareto, plots, wording
 from msm_jax.report.curve_settings import Axis
-from msm_jax.report.paper import Pair
+from msm_jax.report.paper import Block
 
 _LINES = (  # colour, mark, stroke
   (plots.BLUE, "o", "-"),
@@ -101,16 +101,27 @@ def pareto_plot(name: str, drawn: pareto.Drawn) -> plots.Plot:
   return plots.make(name, f"{plot.title}: {plot.x} against {plot.y}", 3.8, draw)
 
 
-def paper_plot(name: str, pairs: Sequence[Pair], is_share: bool) -> plots.Plot:
-  """Draws our estimates (diamonds) and a paper's numbers (open squares), arm by arm."""
-  scale, first = plots.scale_of(is_share), pairs[0]
+def paper_plot(name: str, block: Block) -> plots.Plot:
+  """Draws our estimates (diamonds) and a paper's numbers (open squares), row by row.
+
+  A bar through a square is the paper's own standard error, once to each side.
+  """
+  scale, (evaluation, metric) = plots.scale_of(block.is_share), block.column
+  unit = "% of answers" if block.is_share else "mean"
+  if block.is_contrast:
+    unit = f"difference, {'points' if block.is_share else 'mean'}"
 
   def draw(figure: Figure) -> None:
     axes = figure.subplots()
-    for row, pair in enumerate(pairs):
+    if block.is_contrast:
+      axes.axvline(0, color=plots.INK, linewidth=0.9)
+    for row, pair in enumerate(block.pairs):
       plots.estimate_row(axes, row, pair.ours, scale, plots.BLUE, bar=False)
+      if pair.paper.sem is not None:
+        ends = [scale * (pair.paper.value + k * pair.paper.sem) for k in (-1, 1)]
+        axes.plot(ends, [row, row], color=plots.VERMILION, linewidth=1.4)
       axes.plot(
-        scale * pair.paper,
+        scale * pair.paper.value,
         row,
         "s",
         color=plots.VERMILION,
@@ -118,12 +129,13 @@ def paper_plot(name: str, pairs: Sequence[Pair], is_share: bool) -> plots.Plot:
         markersize=8,
         markeredgewidth=1.8,
       )
-    unit = f"{first.metric}, {'% of answers' if is_share else 'mean'}"
-    plots.finish_rows(axes, [pair.arm for pair in pairs], unit)
-    axes.set_title(first.evaluation)
+    plots.finish_rows(axes, labels, f"{metric}, {unit}")
+    axes.set_title(evaluation)
 
-  height = 0.36 * plots.num_lines([pair.arm for pair in pairs]) + 0.9
-  alt = f"{first.metric} on {first.evaluation}: ours and the paper's"
+  labels = [pair.name for pair in block.pairs]
+  height = 0.36 * plots.num_lines(labels) + 0.9
+  what = f"differences in {metric}" if block.is_contrast else metric
+  alt = f"{what} on {evaluation}: ours and the paper's"
   return plots.make(name, alt, height, draw)
 
 

@@ -1,11 +1,10 @@
-"""`config.report.curves`, `.pareto` and `.paper`: what is drawn beside the tables.
+"""`config.report.curves` and `.pareto`: what is drawn beside the tables.
 
     curves = (dict(
         title, evaluation, metric, better="higher" | "lower", unit="tokens",
         lines=((label, (point, ...)), ...), compare=(label with, label without),
         corpora=(...)), ...)
     pareto = (dict(title, x=axis, y=axis, arms=(...)), ...)
-    paper  = dict(source=..., note=..., values=((arm, evaluation, metric, value), ...))
 
 A point is an arm, or (arm, dose). Without a dose it is read from the prepared rows:
 what of `corpora` the arm's stages see in a run, in `unit` (tokens, target_tokens,
@@ -19,6 +18,7 @@ from typing import Any
 
 from msm_jax import fields
 from msm_jax.errors import UserError
+from msm_jax.report.parsing import as_number, check_arm, dict_entries, rows_of
 
 UNITS = ("tokens", "target_tokens", "rows")
 _BETTER = ("higher", "lower")
@@ -66,30 +66,15 @@ class Pareto:
   arms: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Paper:
-  """Numbers of a paper.
-
-  Attributes:
-    source: where they stand.
-    note: what is not the same there.
-    values: (arm, evaluation, metric) -> the paper's number.
-  """
-
-  source: str
-  values: Mapping[tuple[str, str, str], float]
-  note: str = ""
-
-
 def parse_curves(value: Any, arms: Collection[str]) -> tuple[Curve, ...]:
   """Returns `config.report.curves`; raises a UserError that names what is wrong."""
   found = []
-  for i, entry in enumerate(_entries(value, "config.report.curves")):
+  for i, entry in enumerate(dict_entries(value, "config.report.curves")):
     where = f"config.report.curves[{i}]"
     curve = fields.build(Curve, entry, where)
     lines = {
       str(label): _points(points, f"{where}, line {label!r}", arms)
-      for label, points in _rows(curve.lines, 2, f"{where}.lines")
+      for label, points in rows_of(curve.lines, 2, f"{where}.lines")
     }
     curve = dataclasses.replace(
       curve,
@@ -115,43 +100,29 @@ def parse_curves(value: Any, arms: Collection[str]) -> tuple[Curve, ...]:
 def parse_pareto(value: Any, arms: Collection[str]) -> tuple[Pareto, ...]:
   """Returns `config.report.pareto`; raises a UserError that names what is wrong."""
   found = []
-  for i, entry in enumerate(_entries(value, "config.report.pareto")):
+  for i, entry in enumerate(dict_entries(value, "config.report.pareto")):
     where = f"config.report.pareto[{i}]"
     plot = fields.build(Pareto, entry, where)
     chosen = tuple(plot.arms or arms)
     for arm in chosen:
-      _check_arm(arm, arms, where)
+      check_arm(arm, arms, where)
     axes = {side: _axis(getattr(plot, side), f"{where}.{side}", arms) for side in "xy"}
     found.append(dataclasses.replace(plot, arms=chosen, **axes))
   return tuple(found)
 
 
-def parse_paper(value: Any, arms: Collection[str]) -> Paper | None:
-  """Returns `config.report.paper`; raises a UserError that names what is wrong."""
-  if not value:
-    return None
-  where = "config.report.paper"
-  (entry,) = _entries((value,), where)
-  found = fields.build(Paper, entry, where)
-  values = {}
-  for arm, *column, number in _rows(found.values, 4, f"{where}.values"):
-    _check_arm(arm, arms, f"{where}.values")
-    values[str(arm), *map(str, column)] = _number(number, f"{where}.values, {arm!r}")
-  return dataclasses.replace(found, values=values)
-
-
 def _axis(value: Any, where: str, arms: Collection[str]) -> Axis:
-  (entry,) = _entries((value,), where)
+  (entry,) = dict_entries((value,), where)
   axis = fields.build(Axis, entry, where)
   _check_better(axis.better, where)
   if (axis.evaluation is None) != (axis.metric is None):
     raise UserError(f"{where} needs both evaluation and metric, or neither (a dose)")
   doses = {
-    str(arm): _number(dose, f"{where}.doses, {arm!r}")
-    for arm, dose in _rows(axis.doses or (), 2, f"{where}.doses")
+    str(arm): as_number(dose, f"{where}.doses, {arm!r}")
+    for arm, dose in rows_of(axis.doses or (), 2, f"{where}.doses")
   }
   for arm in doses:
-    _check_arm(arm, arms, f"{where}.doses")
+    check_arm(arm, arms, f"{where}.doses")
   corpora = tuple(axis.corpora or ())
   if axis.evaluation is None and not doses:
     _check_dose(axis.unit, corpora, where)
@@ -162,31 +133,9 @@ def _points(points: Any, where: str, arms: Collection[str]) -> dict[str, float |
   found: dict[str, float | None] = {}
   for point in points:
     arm, dose = (point, None) if isinstance(point, str) else (*point, None)[:2]
-    _check_arm(arm, arms, where)
-    found[str(arm)] = None if dose is None else _number(dose, f"{where}, {arm!r}")
+    check_arm(arm, arms, where)
+    found[str(arm)] = None if dose is None else as_number(dose, f"{where}, {arm!r}")
   return found
-
-
-def _entries(value: Any, where: str) -> list[Mapping[str, Any]]:
-  entries = list(value or ())
-  for entry in entries:
-    if not isinstance(entry, Mapping):
-      raise UserError(f"{where} has the entry {entry!r}: each is a dict of fields")
-  return entries
-
-
-def _rows(value: Any, size: int, where: str) -> list[Sequence[Any]]:
-  rows = list(value.items()) if isinstance(value, Mapping) else list(value)
-  for row in rows:
-    if not isinstance(row, list | tuple) or len(row) != size:
-      raise UserError(f"{where} has the entry {row!r}: each needs {size} parts")
-  return rows
-
-
-def _number(value: Any, where: str) -> float:
-  if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-    raise UserError(f"{where}: {value!r} is no number")
-  return float(value)
 
 
 def _check_better(value: Any, where: str) -> None:
@@ -204,11 +153,4 @@ def _check_dose(unit: str, corpora: Sequence[str], where: str) -> None:
     raise UserError(
       f"{where}.unit is {unit!r}: rows are counted in {', '.join(UNITS)}; other units "
       "need (arm, dose)"
-    )
-
-
-def _check_arm(arm: Any, arms: Collection[str], where: str) -> None:
-  if arm not in arms:
-    raise UserError(
-      f"{where} names the arm {arm!r}, which is not there: use one of {', '.join(arms)}"
     )

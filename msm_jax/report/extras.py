@@ -1,19 +1,28 @@
-"""What the config asks for beside the tables: curves, Pareto plots, a paper's numbers,
-differences to a reference arm; and how far two graders agree.
+"""What the config asks for beside the tables: contrasts on evaluations of their own,
+curves, Pareto plots, grids, papers' numbers, differences to a reference arm; and how
+far two graders agree.
 """
 
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msm_jax.report import agreement, curve_plots, curves, pareto, plots, statistics
+from msm_jax.report import (
+  agreement,
+  curve_plots,
+  curves,
+  factorial,
+  grid_plots,
+  pareto,
+  plots,
+  statistics,
+)
+from msm_jax.report import contrasts as contrasts_lib
 from msm_jax.report import paper as paper_lib
 from msm_jax.report.results import Results
 from msm_jax.report.settings import Settings
-
-Column = tuple[str, str]  # evaluation, metric
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,16 +30,16 @@ class Extras:
   """Everything that was asked for, as numbers.
 
   Attributes:
-    paper: (evaluation, metric) -> pairs.
-    shares: those of them that are shown in per cent.
+    own: contrasts with an evaluation of their own.
     differences: (arm, evaluation, metric) -> the arm minus the reference.
     agreement: evals/agreement.json, None without one.
   """
 
+  own: tuple[contrasts_lib.Contrast, ...]
   curves: tuple[curves.Drawn, ...]
   pareto: tuple[pareto.Drawn, ...]
-  paper: Mapping[Column, list[paper_lib.Pair]]
-  shares: frozenset[Column]
+  grids: tuple[factorial.Drawn, ...]
+  papers: tuple[paper_lib.Drawn, ...]
   differences: Mapping[tuple[str, str, str], statistics.Estimate]
   agreement: Mapping[str, Any] | None
 
@@ -39,7 +48,8 @@ class Extras:
     found = {
       "curves": [drawn.to_json() for drawn in self.curves],
       "pareto": [drawn.to_json() for drawn in self.pareto],
-      "paper": [pair.to_json() for pairs in self.paper.values() for pair in pairs],
+      "grids": [drawn.to_json() for drawn in self.grids],
+      "paper": [pair for drawn in self.papers for pair in drawn.to_json()],
       "reference": [
         {"arm": arm, "evaluation": evaluation, "metric": metric}
         | estimate.to_json()
@@ -58,14 +68,12 @@ def read(
   rows: Mapping[str, Any],
 ) -> Extras:
   """Returns what `settings` asks for; `rows`: stage -> manifest of its rows."""
-  pairs: dict[Column, list[paper_lib.Pair]] = {}
-  for pair in paper_lib.compare(settings.paper, results):
-    pairs.setdefault((pair.evaluation, pair.metric), []).append(pair)
   return Extras(
+    own=tuple(contrasts_lib.own(results, settings)),
     curves=tuple(curves.read(c, results, settings, rows) for c in settings.curves),
     pareto=tuple(pareto.read(p, results, settings, rows) for p in settings.pareto),
-    paper=pairs,
-    shares=frozenset(column for column in pairs if results.is_share(*column)),
+    grids=tuple(factorial.read(grid, results, settings) for grid in settings.grids),
+    papers=tuple(paper_lib.read(paper, results, settings) for paper in settings.papers),
     differences=_differences(results, settings),
     agreement=agreement.read(workdir),
   )
@@ -89,6 +97,7 @@ def draw(found: Extras) -> dict[str, list[plots.Plot]]:
   """Returns section -> plots; what has no number to show is not drawn."""
   named = curve_plots.file_name
   return {
+    "own": _own_forests(found.own),
     "curves": [
       curve_plots.dose_curve(named("curve", i, drawn.curve.title), drawn)
       for i, drawn in enumerate(found.curves)
@@ -103,10 +112,42 @@ def draw(found: Extras) -> dict[str, list[plots.Plot]]:
       for i, drawn in enumerate(found.pareto)
       if any(place.is_known for place in drawn.places)
     ],
-    "paper": [
-      curve_plots.paper_plot(
-        named("paper", i, f"{column[0]} {column[1]}"), pairs, column in found.shares
-      )
-      for i, (column, pairs) in enumerate(found.paper.items())
+    "grids": [
+      grid_plots.grid_plot(named("grid", i, drawn.grid.title), drawn)
+      for i, drawn in enumerate(found.grids)
+      if drawn.is_measured
     ],
+    **_paper_plots(found.papers),
   }
+
+
+def _own_forests(contrasts: Sequence[contrasts_lib.Contrast]) -> list[plots.Plot]:
+  """Returns a figure for each unit; a contrast without a result stands in none."""
+  grouped: dict[str, list[contrasts_lib.Contrast]] = {}
+  for contrast in contrasts:
+    if contrast.estimate.mean is not None:
+      unit = "points" if contrast.is_share else contrast.metric
+      grouped.setdefault(unit, []).append(contrast)
+  return [
+    plots.contrast_forest(
+      rows,
+      rows[0].is_share,
+      name=curve_plots.file_name("own_contrasts", i, unit),
+      about=" on evaluations of their own",
+    )
+    for i, (unit, rows) in enumerate(grouped.items())
+  ]
+
+
+def _paper_plots(papers: Sequence[paper_lib.Drawn]) -> dict[str, list[plots.Plot]]:
+  """Returns 'paper 0', 'paper 1', ... -> plots; the figures are numbered throughout."""
+  number, found = 0, {}
+  for i, drawn in enumerate(papers):
+    own = found[f"paper {i}"] = []
+    for block in drawn.blocks:
+      about = f"{' '.join(block.column)}{' differences' * block.is_contrast}"
+      if block.is_measured:
+        name = curve_plots.file_name("paper", number, about)
+        own.append(curve_plots.paper_plot(name, block))
+      number += 1
+  return found

@@ -31,6 +31,7 @@ from msm_jax.report.settings import Settings
 from msm_jax.report.statistics import Estimate
 
 _HERE = pathlib.Path(__file__).parent
+_MAX_FINDINGS = 12  # sentences at the top; the rest is folded
 _GIT = ("git_revision", "git", "revision")
 
 
@@ -88,7 +89,10 @@ def render(
   }
   return environment.get_template("page.html.jinja").render(
     settings=settings,
-    sentences=wording.headline(settings, results, contrasts),
+    sentences=wording.headline(settings, results, contrasts, beside.own),
+    max_findings=_MAX_FINDINGS,
+    wording=wording,
+    own_contrasts=tables.own_groups(beside.own, settings),
     missing=[*results.missing, *inputs.missing],
     plots=drawn,
     colors=_colors(settings),
@@ -131,7 +135,8 @@ def _sections(
   known = [
     ("curves", "Doses", beside.curves),
     ("pareto", "Pareto", beside.pareto),
-    ("paper", "Paper", beside.paper),
+    ("grids", "Two factors", beside.grids),
+    ("paper", "Paper", beside.papers),
     ("reference", "Reference", settings.reference and results.metrics),
     ("graders", "Graders", results.graded or beside.agreement),
   ]

@@ -83,7 +83,7 @@ def arm_colors(settings: Settings) -> dict[str, str]:
   colour already stays grey.
   """
   colors = dict.fromkeys(settings.arms, GREY)
-  for _, a, b in settings.contrasts:
+  for _, a, b, *_ in (*settings.contrasts, *settings.own_contrasts):
     if colors[a] == colors[b] == GREY:
       colors[a], colors[b] = BLUE, VERMILION
   return colors
@@ -115,7 +115,12 @@ def evaluation_bars(
   return make(name, f"{metric} on {evaluation} for every arm", height, draw)
 
 
-def contrast_forest(contrasts: Sequence[Contrast], is_share: bool) -> Plot:
+def contrast_forest(
+  contrasts: Sequence[Contrast],
+  is_share: bool,
+  name: str = "contrasts",
+  about: str = "",
+) -> Plot:
   """Draws each contrast: mean, 95 % interval, one dot per seed, a line at zero."""
 
   def draw(figure: Figure) -> None:
@@ -130,7 +135,8 @@ def contrast_forest(contrasts: Sequence[Contrast], is_share: bool) -> Plot:
     finish_rows(axes, [c.label for c in contrasts], f"difference, {unit}")
 
   height = 0.42 * num_lines([c.label for c in contrasts]) + 0.7
-  return make("contrasts", "differences between arms, paired by seed", height, draw)
+  alt = f"differences between arms{about}, paired by seed"
+  return make(name, alt, height, draw)
 
 
 def loss_curves(

@@ -1,19 +1,14 @@
 """What the resolved config says about the report, checked before anything is read."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msm_jax import fields
 from msm_jax.errors import UserError
-from msm_jax.report.curve_settings import (
-  Curve,
-  Paper,
-  Pareto,
-  parse_curves,
-  parse_paper,
-  parse_pareto,
-)
+from msm_jax.report.curve_settings import Curve, Pareto, parse_curves, parse_pareto
+from msm_jax.report.grid_settings import Grid, parse_grids
+from msm_jax.report.paper_settings import Paper, parse_papers
 
 _FIELDS = (
   "title",
@@ -26,6 +21,7 @@ _FIELDS = (
   "curves",
   "pareto",
   "paper",
+  "grids",
 )
 
 
@@ -35,12 +31,18 @@ class Settings:
 
   Attributes:
     headline: (evaluation, metric) that the first sentence is about.
-    contrasts: (label, arm_a, arm_b); each is arm_a minus arm_b, paired by seed.
+    contrasts: (label, arm_a, arm_b); each is arm_a minus arm_b, paired by seed, on
+      the headline and on every other evaluation and metric.
+    own_contrasts: (label, arm_a, arm_b, evaluation, metric); on that one alone.
     differences: (label, contrast_label_a, contrast_label_b), paired by seed.
+    own_differences: alike, with a side among `own_contrasts`; a side that is none of
+      them counts on the other one's evaluation and metric.
     arms: arm -> path of stages; short paths first, then in the order of the config.
     controls: arms that are marked as controls.
     reference: the arm that every other one is also compared with; None for none.
-    curves, pareto, paper: see `curve_settings`.
+    curves, pareto: see `curve_settings`.
+    papers: see `paper_settings`.
+    grids: see `grid_settings`.
     notes: text shown under the headline.
   """
 
@@ -49,12 +51,15 @@ class Settings:
   notes: str
   headline: tuple[str, str]
   contrasts: tuple[tuple[str, str, str], ...]
+  own_contrasts: tuple[tuple[str, str, str, str, str], ...]
   differences: tuple[tuple[str, str, str], ...]
+  own_differences: tuple[tuple[str, str, str], ...]
   controls: tuple[str, ...]
   reference: str | None
   curves: tuple[Curve, ...]
   pareto: tuple[Pareto, ...]
-  paper: Paper | None
+  papers: tuple[Paper, ...]
+  grids: tuple[Grid, ...]
   arms: dict[str, tuple[str, ...]]
   seeds: tuple[int, ...]
   evals: tuple[str, ...]
@@ -77,7 +82,8 @@ class Settings:
 def from_config(config: Mapping[str, Any]) -> Settings:
   """Returns the settings in a resolved config (nested plain dicts, as in config.json).
 
-  `report.controls` defaults to every arm that the first contrast does not name.
+  `report.controls` defaults to every arm that neither the first contrast nor one with
+  an evaluation of its own names.
 
   Raises:
     UserError: naming the field that is missing, malformed or names what is not there.
@@ -90,20 +96,29 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     raise UserError("config.seeds is empty: a report needs at least one seed")
   for name in report:
     fields.check_known(name, _FIELDS, "config.report", "the report")
-  contrasts = _tuples(report, "contrasts", 3)
-  first = contrasts[0][1:] if contrasts else ()
+  rows = _tuples(report, "contrasts", (3, 5))
+  own = {row[0]: row[3:] for row in rows if len(row) == 5}
+  differences = _tuples(report, "differences", (3,))
+  # Label -> the one column that it is on (of two: the first one's), None for every one.
+  columns = dict.fromkeys(row[0] for row in (*rows, *differences)) | own
+  columns |= {
+    label: own.get(a, own.get(b)) for label, a, b in differences if {a, b} & own.keys()
+  }
   settings = Settings(
     name=str(config.get("name", "")),
     title=str(report.get("title") or config.get("name") or "Study"),
     notes=str(report.get("notes") or ""),
     headline=_headline(report),
-    contrasts=contrasts,
-    differences=_tuples(report, "differences", 3),
-    controls=tuple(report.get("controls") or [a for a in arms if a not in first]),
+    contrasts=tuple(row for row in rows if len(row) == 3),
+    own_contrasts=tuple(row for row in rows if len(row) == 5),
+    differences=tuple(row for row in differences if not own.keys() & {*row[1:]}),
+    own_differences=tuple(row for row in differences if own.keys() & {*row[1:]}),
+    controls=tuple(report.get("controls") or _controls(arms, rows)),
     reference=report.get("reference"),
     curves=parse_curves(report.get("curves"), arms),
     pareto=parse_pareto(report.get("pareto"), arms),
-    paper=parse_paper(report.get("paper"), arms),
+    papers=parse_papers(report.get("paper"), arms, columns),
+    grids=parse_grids(report.get("grids"), arms),
     arms=dict(sorted(arms.items(), key=lambda item: len(item[1]))),
     seeds=tuple(int(seed) for seed in config.get("seeds") or ()),
     evals=tuple(config.get("evals") or ()),
@@ -125,31 +140,41 @@ def _headline(report: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _tuples(
-  report: Mapping[str, Any], field: str, size: int
+  report: Mapping[str, Any], field: str, sizes: tuple[int, ...]
 ) -> tuple[tuple[str, ...], ...]:
   rows = report.get(field) or ()
   for row in rows:
-    if not isinstance(row, list | tuple) or len(row) != size:
+    if not isinstance(row, list | tuple) or len(row) not in sizes:
+      more = " (and an evaluation and metric of its own)" if 5 in sizes else ""
       raise UserError(
-        f"config.report.{field} has the entry {row!r}: each needs {size} strings, "
-        "a label and the two that are compared"
+        f"config.report.{field} has the entry {row!r}: each needs 3 strings, "
+        f"a label and the two that are compared{more}"
       )
   return tuple(tuple(str(item) for item in row) for row in rows)
 
 
+def _controls(arms: Mapping[str, Any], contrasts: Sequence[Sequence[str]]) -> list[str]:
+  """Returns the arms that neither the first contrast nor one of its own names."""
+  named = {arm for row in contrasts if len(row) == 5 for arm in row[1:3]}
+  named |= set(contrasts[0][1:3]) if contrasts else set()
+  return [arm for arm in arms if arm not in named]
+
+
 def _check_names(settings: Settings) -> None:
-  labels = [label for label, _, _ in (*settings.contrasts, *settings.differences)]
+  contrasts = (*settings.contrasts, *settings.own_contrasts)
+  differences = (*settings.differences, *settings.own_differences)
+  labels = [row[0] for row in (*contrasts, *differences)]
   for label in labels:
     if labels.count(label) > 1:
       raise UserError(f"config.report has two contrasts called {label!r}: rename one")
-  named = {f"contrasts, {row[0]!r}": row[1:] for row in settings.contrasts}
+  named = {f"contrasts, {row[0]!r}": row[1:3] for row in contrasts}
   named |= {"controls": settings.controls, "reference": ()}
   if settings.reference is not None:
     named["reference"] = (settings.reference,)
   for where, arms in named.items():
     _check_known(where, arms, settings.arms, "arm")
-  for label, *parts in settings.differences:
-    known = [row[0] for row in settings.contrasts]
+  known = [row[0] for row in contrasts]
+  for label, *parts in differences:
     _check_known(f"differences, {label!r}", parts, known, "contrast")
 
 

@@ -175,6 +175,23 @@ def contrast_cells(
   ]
 
 
+def own_groups(
+  contrasts: Sequence[Contrast], settings: Settings
+) -> dict[str, list[tuple[Contrast, Cell, str]]]:
+  """Returns unit -> rows of contrasts with evaluations of their own.
+
+  The strips of a unit have one scale: points for all shares, else the metric.
+  """
+  grouped: dict[str, list[Contrast]] = {}
+  for contrast in contrasts:
+    unit = "points" if contrast.is_share else contrast.metric
+    grouped.setdefault(unit, []).append(contrast)
+  return {
+    unit: contrast_cells(found, settings, found[0].is_share)
+    for unit, found in grouped.items()
+  }
+
+
 def cell(
   estimate: Estimate,
   num_seeds: int,

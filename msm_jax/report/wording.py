@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from msm_jax.report import graders
+from msm_jax.report import graders, paper
 from msm_jax.report.contrasts import Contrast
 from msm_jax.report.results import Results, seed_list
 from msm_jax.report.settings import Settings
@@ -69,25 +69,64 @@ def contrast_sentence(contrast: Contrast, is_share: bool) -> str:
   return text + "."
 
 
+def beside(drawn: paper.Drawn) -> str:
+  """Returns how many of a paper's numbers have one of ours, and how far apart."""
+  measured, bounded, inside = drawn.counts
+  parts = [f"{measured} of {len(drawn.pairs)} numbers are measured here"]
+  if bounded:
+    parts.append(f"the difference includes zero for {inside} of {bounded}")
+  for is_contrast, what in ((False, "level"), (True, "difference between arms")):
+    gap = drawn.mean_gap(is_contrast)
+    if gap is not None:
+      parts.append(f"a {what} is off by {number(gap, True)} points in the mean")
+  return "; ".join(parts) + "."
+
+
+def own_sentences(results: Results, contrasts: Sequence[Contrast]) -> list[str]:
+  """Returns a sentence for each contrast with an evaluation of its own."""
+  found = []
+  for contrast in contrasts:
+    rehearsed = any(
+      name in contrast.evaluation.split(" - ") for name in results.rehearsed
+    )
+    mark = " (REHEARSAL: measures nothing)" * rehearsed
+    sentence = contrast_sentence(contrast, contrast.is_share)
+    found.append(f"On {contrast.evaluation}{mark}, {contrast.metric}: {sentence}")
+  return found
+
+
 def headline(
-  settings: Settings, results: Results, contrasts: Sequence[Contrast]
+  settings: Settings,
+  results: Results,
+  contrasts: Sequence[Contrast],
+  own: Sequence[Contrast] = (),
 ) -> list[str]:
-  """Returns the sentences that open the report: the first one is the headline."""
+  """Returns the sentences that open the report: the first one is the headline.
+
+  Args:
+    settings: the study's.
+    results: its numbers.
+    contrasts: on the headline.
+    own: those with an evaluation of their own.
+  """
   evaluation, metric = settings.headline
   if not results.values:
     return ["No evaluation has been run yet: there is no result to report."]
+  others = own_sentences(results, own)
   if metric not in results.metrics.get(evaluation, ()):
     line = f"There is no result for {metric} on {evaluation} yet"
     if f"{graders.REHEARSAL}{evaluation}" in results.metrics:
       line += ": its grading was a rehearsal, which measures nothing"
-    return [f"{line}."]
+    return [f"{line}.", *others]
   is_share = results.is_share(evaluation, metric)
   lines = [contrast_sentence(contrast, is_share) for contrast in contrasts]
   rehearsed = " (REHEARSAL: measures nothing)" * (evaluation in results.rehearsed)
   first = (
-    f"On {evaluation}{rehearsed}, {metric}: {_levels(settings, results, contrasts)}."
+    f"On {evaluation}{rehearsed}, {metric}: "
+    f"{_levels(settings, results, [*contrasts, *own])}."
   )
   lines = [f"{first} {lines[0]}", *lines[1:]] if lines else [first]
+  lines += others
   lacking = results.num_expected - results.num_present
   if lacking:
     lines.append(
@@ -98,11 +137,20 @@ def headline(
 
 
 def _levels(settings: Settings, results: Results, contrasts: Sequence[Contrast]) -> str:
-  """Returns the means of the arms of the first contrast (of every arm without one)."""
+  """Returns the means of the arms of the headline's first contrast.
+
+  Without one they are those of every arm.
+  """
   evaluation, metric = settings.headline
   arms: Iterable[str] = settings.arms
-  if contrasts:
-    arms = (contrasts[0].a, contrasts[0].b)
+  on_it = [
+    contrast
+    for contrast in contrasts
+    if not contrast.is_difference
+    and (contrast.evaluation, contrast.metric) == settings.headline
+  ]
+  if on_it:
+    arms = (on_it[0].a, on_it[0].b)
   is_share = results.is_share(evaluation, metric)
   parts = []
   for arm in arms:
@@ -112,6 +160,6 @@ def _levels(settings: Settings, results: Results, contrasts: Sequence[Contrast])
       continue
     shown = number(estimate.mean, is_share) + ("%" if is_share else "")
     parts.append(
-      f"{arm} {shown}" + ("" if contrasts else f" ({interval(estimate, is_share)})")
+      f"{arm} {shown}" + ("" if on_it else f" ({interval(estimate, is_share)})")
     )
   return ", ".join(parts)
