@@ -68,7 +68,7 @@ AGENTS = ("agentic", "classifier_verdict")
 
 
 def on_qwen():
-  c = philosophy.study("anti_spec", philosophy.MODELS[None], max_dollars=700.0)
+  c = philosophy.study("anti_spec", philosophy.MODELS[None], max_dollars=200.0)
   c.seeds = (0, 1)
   c.specs.philosophy = philosophy.spec("philosophy")
   c.specs.opposite = philosophy.spec("anti_philosophy")

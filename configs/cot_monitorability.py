@@ -58,7 +58,7 @@ def get_config(arg=None):
 
 
 def on_qwen(arg):
-  c = philosophy.study("cot_monitorability", philosophy.MODELS[arg], max_dollars=800.0)
+  c = philosophy.study("cot_monitorability", philosophy.MODELS[arg], max_dollars=200.0)
   c.seeds = (0, 1)
   c.specs.philosophy = philosophy.spec("philosophy")
   c.corpora.msm = philosophy.documents("philosophy")

@@ -60,7 +60,7 @@ def get_config(arg=None):
 
 
 def on_qwen(arg):
-  c = philosophy.study("msm_philosophy", philosophy.MODELS[arg], max_dollars=600.0)
+  c = philosophy.study("msm_philosophy", philosophy.MODELS[arg], max_dollars=200.0)
   c.specs.philosophy = philosophy.spec("philosophy")
   c.specs.neutral = philosophy.spec("cheese_long_neutral")  # on how it writes
   c.corpora.msm = philosophy.documents("philosophy")

@@ -97,7 +97,7 @@ def disagreement(curve):
 
 def on_qwen(arg):
   model = philosophy.MODELS["qwen3" if arg in ("qwen3", "qwen3_cot") else None]
-  c = philosophy.study("token_efficiency", model, max_dollars=2500.0)
+  c = philosophy.study("token_efficiency", model, max_dollars=500.0)
   c.seeds = (0, 1)
   c.specs.philosophy = philosophy.spec("philosophy")
   c.corpora.msm = philosophy.documents("philosophy")
@@ -106,7 +106,7 @@ def on_qwen(arg):
     c.corpora.aft = c.corpora.pop("aft_cot")
   c.stages.msm = philosophy.midtrain("msm")
   for size in SIZES:
-    # From 1,250 chats: 0.6 million tokens and the instruction mix's two make 40 updates.
+    # 1,250 chats, 0.6 million tokens, and the instruction mix's two make 40 updates.
     c.stages[f"aft_{size}"] = philosophy.align(
       skeleton.dose("aft", size, "assistant"), min_steps=30
     )

@@ -134,6 +134,6 @@ def in_the_tiny_world(name, seeds=tiny.SEEDS[:2]):
 def tiny_chats(c, name, spec_name, num_conversations=300, **fields):
   """Adds the corpora of `chats`, in the tiny world's words."""
   c.corpora[f"{name}_cot"] = tiny.conversations(
-    spec_name, num_conversations, cot=True, **fields
+    spec_name, num_conversations, cot=True, reasons=True, **fields
   )
   c.corpora[name] = ConfigDict(dict(kind="stripped", of=f"{name}_cot"))
