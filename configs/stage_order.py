@@ -146,8 +146,9 @@ def in_the_tiny_world():
   c.stages.it = tiny.align("chats", num_train_steps=100)
   c.stages.aft = tiny.align()
   c.evals.preference = tiny.preference(max_items=416)
-  # Adapters, because two of the orders are about them.
+  # Adapters, because two of the orders are about them. They want a higher rate.
   c.model.lora = dict(rank=16, alpha=32.0, targets=llm.PROJECTIONS)
   for name in list(c.stages):
     c.stages[name].adaptation = "lora"
+    c.stages[name].optimizer.learning_rate = 1e-3
   return c
