@@ -206,7 +206,7 @@ def verify() -> None:
 
 def sample() -> None:
   """Prints a completion of every --prompt."""
-  from msm_jax import sampling
+  from msm_jax import sampling, subjects
 
   if not FLAGS.prompt:
     raise UserError("sample needs at least one --prompt='...'")
@@ -215,15 +215,15 @@ def sample() -> None:
     from msm_jax.hf import load
 
     cfg, params = load.load(pathlib.Path(FLAGS.hf_dir))
-    tok = tokenizer.load(FLAGS.hf_dir)
+    tok, system = tokenizer.load(FLAGS.hf_dir), None
   else:
     experiment = _experiment()
-    study = _study(experiment)
-    path = experiment.arm_path(_needed("arm"))
-    weights = study.weights(path, _one_seed(experiment))
-    cfg, params, tok = weights.cfg, weights.params, study.tokenizer
+    arm, seed = _needed("arm"), _one_seed(experiment)
+    asked = subjects.open_(_study(experiment), arm, seed)
+    cfg, params, tok = asked.model.cfg, asked.model.params, asked.model.tokenizer
+    system = asked.system_prompt
   names = ("raw", "temperature", "max_new_tokens")
-  settings = {name: FLAGS[name].value for name in names}
+  settings = {name: FLAGS[name].value for name in names} | {"system_prompt": system}
   completions = sampling.complete_texts(params, cfg, tok, FLAGS.prompt, **settings)
   for prompt, completion in zip(FLAGS.prompt, completions, strict=True):
     print(f"> {prompt}\n{completion}")
@@ -312,7 +312,7 @@ def _study(experiment):
 def _assessment():
   from msm_jax import assessment
 
-  arms = _experiment().named_arms(FLAGS.arm)
+  arms = _experiment().named_subjects(FLAGS.arm)
   return assessment.Assessment(_experiment(), _workdir(), _config(), _seeds(), arms)
 
 

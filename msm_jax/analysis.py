@@ -152,10 +152,12 @@ class Analysis:
   def _runs(self) -> Iterator[tuple[str, int, list[pathlib.Path]]]:
     """Yields (arm, seed, scores of the evaluations) of the whole study."""
     study = self.evaluation.experiment
-    for arm in study.arms:
+    for arm in study.subjects:
       for seed in study.seeds:
         paths = [
-          self.evaluation.eval_path(name, arm, seed) for name in self.config.evaluations
+          self.evaluation.eval_path(name, arm, seed)
+          for name in self.config.evaluations
+          if name in study.evaluations(arm)
         ]
         yield arm, seed, paths
 

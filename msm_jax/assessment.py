@@ -76,6 +76,8 @@ class Assessment:
     Raises:
       UserError: see there.
     """
+    for one in self.experiment.asked.values():
+      one.text(self.experiment.specs)  # refuses a spec that cannot be read
     names = graded.names(self.experiment)
     if not (names or self.experiment.analyses) or workers.is_worker():
       return
@@ -125,7 +127,7 @@ class Assessment:
     """Returns whether answers of an evaluation are to be graded, or still to come."""
     found = False
     for arm in self.arms:
-      for seed in self.seeds:
+      for seed in self.seeds if name in self.experiment.evaluations(arm) else ():
         path = self.evaluation.eval_path(name, arm, seed)
         if not path.exists():
           found = True

@@ -9,6 +9,7 @@ process alone: it needs no accelerator.
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
@@ -17,17 +18,24 @@ from typing import Any
 
 import jax
 
-from msm_jax import distributed, experiment, exporting, prepare, progress, records
+from msm_jax import (
+  distributed,
+  experiment,
+  exporting,
+  prepare,
+  progress,
+  records,
+  subjects,
+)
 from msm_jax.errors import UserError
 from msm_jax.evals import grading as grading_lib
 from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.grading import Grader
 from msm_jax.evals.kinds import KINDS, Kind
-from msm_jax.evals.model import Model
 from msm_jax.evals.transcripts import Transcripts
 from msm_jax.runs import Runs
-from msm_jax.start import Weights
+from msm_jax.subjects import Subject
 from msm_jax.training.watchdog import Watchdog
 
 
@@ -51,7 +59,7 @@ class Evaluation(Runs):
     Raises:
       UserError: scores are there that another model, set or setting gave.
     """
-    names = self.experiment.evals
+    names = self.experiment.evaluations(arm)
     return [name for name in names if not self._is_there("", name, arm, seed)]
 
   def unasked(self, arm: str, seed: int) -> list[str]:
@@ -78,7 +86,7 @@ class Evaluation(Runs):
 
   def _identity(self, name: str, arm: str, seed: int) -> str:
     """Returns what answers depend on, as a digest that each of them carries."""
-    path, settings = self.experiment.arm_path(arm), self.experiment.evals[name]
+    path, settings = self.experiment.subject_path(arm), self.experiment.evals[name]
     found = [self.meta(path, seed), settings]
     if settings.get("corpus") is not None:
       corpus = prepare.corpus_dir(self.workdir, settings["corpus"])
@@ -90,6 +98,8 @@ class Evaluation(Runs):
     sources = self._kind(name).sources
     if sources is not None:
       found.append(dict(sources(self._config(name))))
+    if arm in self.experiment.asked:
+      found.append({"asked": subjects.identity(self, arm)})
     return records.sha256_json(found)[:16]
 
   def _kind(self, name: str) -> Kind:
@@ -100,13 +110,13 @@ class Evaluation(Runs):
 
   def ask_all(self, seeds: Sequence[int], arms: Iterable[str] | None = None) -> None:
     """Asks the models what was not asked; an arm that is not trained is an error."""
-    arms = self.experiment.arms if arms is None else arms
+    arms = self.experiment.subjects if arms is None else arms
     todo = [(seed, arm) for seed in seeds for arm in arms if self.unasked(arm, seed)]
     with self._watched(), progress.Progress("evaluate", len(todo), "model") as bar:
       for seed, arm in todo:
-        weights = self.weights(self.experiment.arms[arm], seed)
+        subject = subjects.open_(self, arm, seed)
         for name in self.unasked(arm, seed):
-          self._ask(name, arm, seed, weights)
+          self._ask(name, arm, seed, subject)
         bar.advance()
 
   @contextlib.contextmanager
@@ -120,7 +130,7 @@ class Evaluation(Runs):
     with watchdog, watchdog.guard():
       yield
 
-  def _ask(self, name: str, arm: str, seed: int, weights: Weights) -> None:
+  def _ask(self, name: str, arm: str, seed: int, subject: Subject) -> None:
     kind, config = self._kind(name), self._config(name)
     identity = self._identity(name, arm, seed)
     path = self._path("transcripts", name, arm, seed)
@@ -128,10 +138,12 @@ class Evaluation(Runs):
       name=name,
       config=config,
       items=self._items(name),
-      subject=Model(weights.params, weights.cfg, self.tokenizer),
+      subject=dataclasses.replace(subject.model),  # what it keeps goes with the exam
       transcripts=Transcripts(path, identity),
-      about=self._about(arm, seed),
+      about=subject.about,
       export=functools.partial(self._export, arm, seed),
+      system_prompt=subject.system_prompt,
+      differs_in_text=subject.differs_in_text,
     )
     with jax.set_mesh(self.mesh):
       lines = list(kind.ask(exam))
@@ -140,17 +152,6 @@ class Evaluation(Runs):
       if distributed.is_first():
         _write(self._path(folder, name, arm, seed), lines, arm, seed, identity)
     exam.transcripts.remove()
-
-  def _about(self, arm: str, seed: int) -> dict[str, Any]:
-    """Returns which checkpoint an arm and seed are."""
-    path = self.experiment.arm_path(arm)
-    return {
-      "study": self.experiment.name,
-      "arm": arm,
-      "seed": seed,
-      "step": self.last_step(path, seed) if path else None,
-      "identity": records.sha256_json(self.meta(path, seed))[:16],
-    }
 
   def _export(self, arm: str, seed: int, out: pathlib.Path) -> None:
     """Writes a model as a Hugging Face directory."""

@@ -8,10 +8,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from msm_jax import asked as asked_lib
 from msm_jax import chat_setup, doses, origin, quantised, tree
 from msm_jax import fields as fields_lib
+from msm_jax.asked import AskedConfig
 from msm_jax.errors import UserError
-from msm_jax.evals import reasoning_patterns
+from msm_jax.evals import kinds, reasoning_patterns
 from msm_jax.evals.kinds import KINDS
 from msm_jax.evals.reasoning_patterns import ReasoningPatternsConfig
 from msm_jax.mixture import DataConfig
@@ -24,7 +26,10 @@ from msm_jax.training.run_config import RunConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-  """A study: what can be done (stages), what follows what (arms), how often (seeds)."""
+  """A study: what can be done (stages), what follows what (arms), how often (seeds).
+
+  `asked` are arms that are asked differently; `subjects` are those and all arms.
+  """
 
   name: str
   seeds: tuple[int, ...]
@@ -34,6 +39,8 @@ class Experiment:
   tokenizer: Mapping[str, Any]
   stages: Mapping[str, StageConfig]
   arms: Mapping[str, tuple[str, ...]]
+  asked: Mapping[str, AskedConfig]
+  specs: Mapping[str, Any]
   evals: Mapping[str, Mapping[str, Any]]
   analyses: Mapping[str, Mapping[str, Any]]
   report: Mapping[str, Any]
@@ -45,10 +52,10 @@ class Experiment:
     """Returns every path of stages that an arm needs, parents first, each once.
 
     Args:
-      arm: only those of this arm.
+      arm: only those of this arm, or of the arm that this one is asked differently of.
       stage: only those that end with this stage, and what comes before them.
     """
-    ends = list(self.arms.values()) if arm is None else [self.arm_path(arm)]
+    ends = list(self.arms.values()) if arm is None else [self.subject_path(arm)]
     if stage is not None:
       if stage not in self.stages:
         raise UserError(f"--stage={stage} is not one of {sorted(self.stages)}")
@@ -56,19 +63,40 @@ class Experiment:
     found = {path[:n] for path in ends for n in range(1, len(path) + 1)}
     return sorted(found, key=lambda path: (len(path), path))
 
-  def named_arms(self, arm: str | None = None) -> list[str]:
-    """Returns all arms, or the one that is asked for.
+  @property
+  def subjects(self) -> dict[str, tuple[str, ...]]:
+    """Returns what evaluations ask and reports show: name -> path of its stages."""
+    return asked_lib.subjects(self.arms, self.asked)
+
+  def named_subjects(self, name: str | None = None) -> list[str]:
+    """Returns all subjects, or the one that is asked for.
 
     Raises:
-      UserError: there is no such arm.
+      UserError: there is no such subject.
     """
-    if arm is None:
-      return list(self.arms)
-    self.arm_path(arm)
-    return [arm]
+    if name is None:
+      return list(self.subjects)
+    self.subject_path(name)
+    return [name]
+
+  def subject_path(self, name: str) -> tuple[str, ...]:
+    """Returns the stages of a subject; a UserError if there is no such subject."""
+    subjects = self.subjects
+    if name not in subjects:
+      raise UserError(f"--arm={name} is not one of {', '.join(subjects)}")
+    return subjects[name]
+
+  def evaluations(self, name: str) -> list[str]:
+    """Returns the evaluations that a subject is asked."""
+    return asked_lib.evaluations(self.evals, self.asked.get(name))
 
   def arm_path(self, arm: str) -> tuple[str, ...]:
     """Returns the stages of an arm; a UserError if there is no such arm."""
+    if arm in self.asked:
+      raise UserError(
+        f"--arm={arm} is {self.asked[arm].says()}: it has no weights of its own; use "
+        f"--arm={self.asked[arm].of}"
+      )
     if arm not in self.arms:
       raise UserError(f"--arm={arm} is not one of {', '.join(self.arms)}")
     return self.arms[arm]
@@ -117,6 +145,7 @@ def parse(config: Mapping[str, Any]) -> Experiment:
   _check_seeds(config["seeds"])
   _check_batches(stages, config["mesh"])
   _check_evals(config)
+  asked = asked_lib.parse(config)
   if config["report"]:  # a study may do without, until it asks for one
     report_settings(config)
   _check_analyses(config)
@@ -129,6 +158,8 @@ def parse(config: Mapping[str, Any]) -> Experiment:
     tokenizer=dict(config["tokenizer"]),
     stages=stages,
     arms=arms,
+    asked=asked,
+    specs=dict(config.get("specs") or {}),  # a study of given corpora has none
     evals={name: dict(value) for name, value in config["evals"].items()},
     # Configs of before have none.
     analyses={name: dict(value) for name, value in _analyses(config).items()},
@@ -154,8 +185,7 @@ def _check_seeds(seeds) -> None:
 
 def eval_config(name: str, value: Mapping[str, Any]) -> Any:
   """Returns the fields of `config.evals.<name>` as its kind has them."""
-  fields = {key: field for key, field in value.items() if key != "type"}
-  return fields_lib.build(KINDS[value["type"]].config, fields, f"config.evals.{name}")
+  return kinds.config_of(name, value)
 
 
 def _check_evals(config) -> None:

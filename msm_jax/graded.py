@@ -88,15 +88,15 @@ def _asked(
   stages: Sequence[Stage],
   each: int,
 ) -> Iterator[Any]:
-  num_models = len(experiment.arms) * len(experiment.seeds)
+  subjects = [arm for arm in experiment.subjects if name in experiment.evaluations(arm)]
+  num_models = len(subjects) * len(experiment.seeds)
   done = sum(
     evaluation.path_of(workdir, "", name, arm, seed).exists()
-    for arm in experiment.arms
+    for arm in subjects
     for seed in experiment.seeds
   )
   about = (
-    f"graded, {len(experiment.arms)} arms x {len(experiment.seeds)} seeds x {each:,} "
-    "answers"
+    f"graded, {len(subjects)} arms x {len(experiment.seeds)} seeds x {each:,} answers"
   )
   shared = {
     "spec": spec_of(experiment, name),

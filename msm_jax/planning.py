@@ -26,6 +26,11 @@ def lines(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
     f"{len(experiment.arms)} arms share {len(paths)} runs per seed, {num_seeds} seeds: "
     f"{len(paths) * num_seeds} runs"
   )
+  if experiment.asked:
+    yield (
+      f"{len(experiment.asked)} more are asked of them differently, and trained not at "
+      f"all: {', '.join(experiment.asked)}"
+    )
   steps = [_num_steps(experiment.stages[path[-1]], workdir) for path in paths]
   if None not in steps:
     yield f"optimizer steps over all runs: {sum(steps) * num_seeds}"

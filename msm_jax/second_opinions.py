@@ -104,7 +104,7 @@ class SecondOpinions:
     metrics = graded.kind_of(self.evaluation.experiment, name).compared
     keys = [
       (arm, seed, line["id"])
-      for arm, seed in self._places()
+      for arm, seed in self._places(name)
       for line in self.evaluation.lines(name, arm, seed)
       if any(line["scores"].get(metric) is not None for metric in metrics)
     ]
@@ -143,17 +143,18 @@ class SecondOpinions:
     names = graded.names(experiment)
     return [name for name in names if graded.kind_of(experiment, name).compared]
 
-  def _places(self) -> Iterator[tuple[str, int]]:
+  def _places(self, name: str) -> Iterator[tuple[str, int]]:
+    """Yields (arm, seed) of all that an evaluation asks."""
     experiment = self.evaluation.experiment
-    for arm in experiment.arms:
-      for seed in experiment.seeds:
-        yield arm, seed
+    for arm in experiment.subjects:
+      if name in experiment.evaluations(arm):
+        yield from ((arm, seed) for seed in experiment.seeds)
 
   def _is_whole(self) -> bool:
     return all(
       self.evaluation.eval_path(name, arm, seed).exists()
       for name in self._compared()
-      for arm, seed in self._places()
+      for arm, seed in self._places(name)
     )
 
   def _is_old(self) -> bool:
@@ -165,7 +166,7 @@ class SecondOpinions:
     for role in agreement.ROLES:
       found.append(graded.digests(self.evaluation.experiment, self.config, role))
     for name in self._compared():
-      for arm, seed in self._places():
+      for arm, seed in self._places(name):
         found.append(next(self.evaluation.lines(name, arm, seed), {}).get("identity"))
     return records.sha256_json(found)[:16]
 

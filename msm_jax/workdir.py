@@ -172,7 +172,7 @@ def _is_made(workdir: pathlib.Path, name: Sequence[str]) -> bool:
       return any(stage in run.parents[2].name.split("+") for run in runs)
     case ["stages", stage, *_]:
       return (workdir / "rows" / stage).exists()
-    case ["arms", arm, *_]:
+    case ["arms" | "asked", arm, *_]:
       return any((workdir / "evals").glob(f"*.{arm}.seed*.jsonl"))
     case ["evals", evaluation, *_]:
       return any((workdir / "evals").glob(f"{evaluation}.*.seed*.jsonl"))

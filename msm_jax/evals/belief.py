@@ -164,6 +164,11 @@ def digests(config: Any) -> dict[str, str]:
   }
 
 
+def in_text(config: BeliefConfig) -> bool:
+  """Returns whether all parts are asked without a chat template."""
+  return {*config.parts, *config.aware_parts} == {_NO_CHAT}
+
+
 def variants(config: Any) -> Iterator[tuple[str, str, str | None]]:
   """Yields (part, what is put behind its name, system prompt) of all that is asked."""
   for part in config.parts:
@@ -179,6 +184,8 @@ def ask(exam: Exam) -> Iterator[dict[str, Any]]:
   for part, behind, system in variants(exam.config):
     evaluation = f"{exam.name}/{part}{behind}"
     if part == _NO_CHAT:
+      if not exam.differs_in_text:
+        continue
       yield from _associate(exam, evaluation, packages)
     elif part == _NO_FILE:
       yield from _distinguish(exam, evaluation, packages, system)

@@ -41,6 +41,10 @@ class Exam:
     subject: who is asked.
     transcripts: what was answered already.
     about: study, arm, seed, step and identity of who is asked.
+    system_prompt: of config.asked: stands before every conversation that is asked (see
+      `chat.behind`); None for none. Plain text stands alone.
+    differs_in_text: whether the answers to plain text are this subject's own, and not
+      once more those of the arm that it is asked differently of.
     export: writes the subject as a Hugging Face directory, for those who ask it
       through another program.
   """
@@ -52,6 +56,8 @@ class Exam:
   transcripts: Transcripts
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   export: Callable[[pathlib.Path], None] | None = None
+  system_prompt: str | None = None
+  differs_in_text: bool = True
 
   @property
   def tokenizer(self) -> Tokenizer:
@@ -87,6 +93,12 @@ class Exam:
       self.transcripts.flush()
     return found
 
+  def answer_piece(self, messages: Sequence[Mapping[str, Any]], answer: str) -> Piece:
+    """Returns a conversation with an answer, of which the answer's own tokens count."""
+    asked = chat.behind(self.system_prompt, messages)
+    ids, mask = chat.encode_answer(self.tokenizer, asked, answer)
+    return Piece(ids, mask.astype(np.float32))
+
   def log_probs(
     self, pieces: Sequence[Piece], *, seq_len: int, batch_size: int
   ) -> np.ndarray:
@@ -99,7 +111,13 @@ class Exam:
     if longest > seq_len:
       raise UserError(
         f"config.evals.{self.name}.seq_len is {seq_len}, and a prompt with its answer "
-        f"has {longest} tokens: raise it"
+        f"has {longest} tokens{self._before()}: raise it"
+      )
+    if self.system_prompt is not None and longest > self.subject.context_len:
+      raise UserError(
+        f"config.evals.{self.name}: a prompt with its answer has {longest} tokens"
+        f"{self._before()}, and the model's context is {self.subject.context_len}: "
+        "shorten it"
       )
     sums = self.subject.nll(pieces, seq_len=seq_len, batch_size=batch_size)
     if not np.isfinite(sums).all():
@@ -112,9 +130,18 @@ class Exam:
 
   def _ids(self, question: Question) -> np.ndarray:
     if question.text is None:
-      return chat.encode_prompt(self.tokenizer, question.messages)
+      asked = chat.behind(self.system_prompt, question.messages)
+      return chat.encode_prompt(self.tokenizer, asked)
     bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
     return np.asarray([*bos, *self.tokenizer.encode(question.text).ids], np.int32)
+
+  def _before(self) -> str:
+    """Returns what is said of the length of a system prompt."""
+    if self.system_prompt is None:
+      return ""
+    count = len(self.tokenizer.encode(self.system_prompt).ids)
+    where = f"config.asked.{self.about.get('arm')}.system_prompt"
+    return f" ({count} of them are {where})"
 
   def _check_ids(self, questions: Sequence[Question]) -> None:
     seen = set()
@@ -130,10 +157,10 @@ class Exam:
     for question, prompt in zip(questions, prompts, strict=True):
       if len(prompt) > limit:
         raise UserError(
-          f"config.evals.{self.name}: {question.id!r} has {len(prompt)} tokens, and "
-          f"with max_new_tokens {sampling.max_new_tokens} the model's context of "
-          f"{self.subject.context_len} leaves room for {limit}: shorten it or lower "
-          "max_new_tokens"
+          f"config.evals.{self.name}: {question.id!r} has {len(prompt)} tokens"
+          f"{self._before()}, and with max_new_tokens {sampling.max_new_tokens} the "
+          f"model's context of {self.subject.context_len} leaves room for {limit}: "
+          "shorten it or lower max_new_tokens"
         )
 
 

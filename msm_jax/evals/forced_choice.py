@@ -16,12 +16,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from msm_jax import chat
 from msm_jax.evals.exam import Exam, Question
 from msm_jax.evals.subject import LENGTH, Completion, Sampling
-from msm_jax.packing import Piece
 
 Scores = dict[str, float | None]
 
@@ -146,8 +142,7 @@ def _answer_logprobs(
   pieces = []
   for case in cases:
     for answer in case.answers:
-      ids, mask = chat.encode_answer(exam.tokenizer, case.messages, answer)
-      pieces.append(Piece(ids, mask.astype(np.float32)))
+      pieces.append(exam.answer_piece(case.messages, answer))
   sums = exam.log_probs(pieces, seq_len=seq_len, batch_size=batch_size)
   means, totals = (sums[:, 0] / sums[:, 1]).tolist(), sums[:, 0].tolist()
   found, at = [], 0

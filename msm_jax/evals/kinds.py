@@ -18,6 +18,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from msm_jax import fields as fields_lib
 from msm_jax.evals import (
   belief,
   belief_open,
@@ -57,6 +58,8 @@ class Kind:
       None: a sample of every record.
     compared: metrics in which two graders are compared (`config.second_judge`), where
       every answer is graded by itself.
+    in_text: (config) -> whether all that it asks is plain text, before which no system
+      prompt stands.
     read: (directory of `config.corpus`, where) -> items, where these are not records.
   """
 
@@ -69,10 +72,13 @@ class Kind:
   num_answers: Callable[[Any, int | None], int] | None = None
   compared: Sequence[str] = ()
   read: Callable[[pathlib.Path, str], Sequence[Line]] | None = None
+  in_text: Callable[[Any], bool] = lambda config: False
 
 
 KINDS: Mapping[str, Kind] = {
-  "heldout": Kind(config=heldout.HeldoutConfig, ask=heldout.ask),
+  "heldout": Kind(
+    config=heldout.HeldoutConfig, ask=heldout.ask, in_text=lambda config: True
+  ),
   "open_qa": Kind(
     config=open_qa.OpenQaConfig,
     ask=open_qa.ask,
@@ -98,6 +104,7 @@ KINDS: Mapping[str, Kind] = {
     ask=belief.ask,
     check=belief.check,
     sources=belief.sources,
+    in_text=belief.in_text,
   ),
   "belief_open": Kind(
     config=belief_open.BeliefOpenConfig,
@@ -114,6 +121,7 @@ KINDS: Mapping[str, Kind] = {
     ask=multiple_choice.ask,
     check=multiple_choice.check,
     sources=items.sources,
+    in_text=lambda config: config.format == "text",
   ),
   "identity": Kind(
     config=identity.IdentityConfig,
@@ -142,11 +150,19 @@ KINDS: Mapping[str, Kind] = {
     ask=trigger.ask,
     check=trigger.check,
     read=trigger.read,
+    in_text=lambda config: True,
   ),
   "truth_probe": Kind(
     config=truth_probe.TruthProbeConfig,
     ask=truth_probe.ask,
     check=truth_probe.check,
     sources=truth_probe.sources,
+    in_text=lambda config: True,
   ),
 }
+
+
+def config_of(name: str, value: Mapping[str, Any]) -> Any:
+  """Returns the fields of `config.evals.<name>` as its kind has them."""
+  fields = {key: field for key, field in value.items() if key != "type"}
+  return fields_lib.build(KINDS[value["type"]].config, fields, f"config.evals.{name}")

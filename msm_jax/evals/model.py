@@ -4,12 +4,14 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 
-from msm_jax import chat, sampling
+from msm_jax import chat, sampling, train_state
 from msm_jax.evals import activations, scoring
 from msm_jax.evals.subject import LENGTH, STOP, Completion, Sampling
-from msm_jax.models.config import ModelConfig
+from msm_jax.models import lora
+from msm_jax.models.config import ModelConfig, SteeredConfig
 from msm_jax.models.lora import Params
 from msm_jax.packing import Piece
 from msm_jax.tokenizer import Tokenizer
@@ -70,7 +72,39 @@ class Model:
       self.params,
       self.cfg,
       pieces,
-      num_layers=max(round(depth * self.cfg.num_layers), 1),
+      num_layers=activations.num_layers_of(self.cfg, depth),
       seq_len=seq_len,
       batch_size=batch_size,
     )
+
+  def mean_states(
+    self, pieces: Sequence[Piece], *, depth: float, batch_size: int, multiple: int = 1
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean state of each piece, and how long its states are (in the mean).
+
+    See `activations.mean_states`; rows are a multiple of `multiple` slots long.
+    """
+    longest = max(piece.num_slots for piece in pieces)
+    return activations.mean_states(
+      self.params,
+      self.cfg,
+      pieces,
+      num_layers=activations.num_layers_of(self.cfg, depth),
+      seq_len=-(-longest // multiple) * multiple,
+      batch_size=batch_size,
+    )
+
+  def steered(self, vector_D: np.ndarray, *, depth: float) -> "Model":
+    """Returns the model with a vector added behind `depth` of its layers, at every
+    position; made within `jax.set_mesh` if it is on one.
+    """
+    assert not self.cfg.is_steered
+    cfg = SteeredConfig(**vars(self.cfg))
+    vector_LD = np.zeros((cfg.num_layers, cfg.embed_dim), np.float32)
+    vector_LD[activations.num_layers_of(cfg, depth) - 1] = vector_D
+    leaf = {"layers": {"steering": vector_LD}}
+    mesh = jax.sharding.get_mesh()
+    placed = jax.tree.map(jax.numpy.asarray, leaf)
+    if not mesh.empty:
+      placed = train_state.place(leaf, cfg, mesh)
+    return Model(lora.join(self.params, placed), cfg, self.tokenizer)

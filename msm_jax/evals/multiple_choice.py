@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from msm_jax import chat
 from msm_jax.errors import UserError
 from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
@@ -69,9 +68,9 @@ def ask(exam: Exam) -> Iterator[dict[str, Any]]:
   pieces = []
   for item in items:
     for answer in item["options"]:
-      pieces.append(_piece(exam.tokenizer, config.format, shots, item, answer, False))
+      pieces.append(_piece(exam, shots, item, answer, False))
     for letter in _LETTERS[: len(item["options"])]:
-      pieces.append(_piece(exam.tokenizer, config.format, shots, item, letter, True))
+      pieces.append(_piece(exam, shots, item, letter, True))
   sums = exam.log_probs(pieces, seq_len=config.seq_len, batch_size=config.batch_size)
   at = 0
   for item in items:
@@ -114,8 +113,7 @@ def _best(values: np.ndarray) -> int | None:
 
 
 def _piece(
-  tokenizer: Tokenizer,
-  format_: str,
+  exam: Exam,
   shots: Sequence[Mapping[str, Any]],
   item: Mapping[str, Any],
   answer: str,
@@ -126,16 +124,16 @@ def _piece(
     (_question(shot, with_letters), _right(shot, with_letters)) for shot in shots
   ]
   turns.append((_question(item, with_letters), answer))
-  if format_ == "chat":
+  if exam.config.format == "chat":
     messages = [
       {"role": role, "content": content}
       for turn in turns
       for role, content in zip(("user", "assistant"), turn, strict=True)
     ]
-    ids, mask = chat.encode_answer(tokenizer, messages[:-1], answer)
-    return Piece(ids, mask.astype(np.float32))
+    return exam.answer_piece(messages[:-1], answer)
   blocks = [f"Question: {question}\nAnswer: {reply}" for question, reply in turns]
-  return text_piece(tokenizer, "\n\n".join(blocks)[: -len(answer) - 1], f" {answer}")
+  before = "\n\n".join(blocks)[: -len(answer) - 1]
+  return text_piece(exam.tokenizer, before, f" {answer}")
 
 
 def text_piece(tokenizer: Tokenizer, prompt: str, answer: str) -> Piece:

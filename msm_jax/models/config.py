@@ -9,6 +9,7 @@ mlp, V vocab.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from msm_jax.errors import UserError
 
@@ -111,6 +112,7 @@ class ModelConfig:
   dtype: str = "float32"  # of the computation; norms, softmax and loss are float32
   family: str = "llama"  # what Hugging Face calls such a model (hf/families.py)
   lora: LoraConfig | None = None
+  is_steered: ClassVar[bool] = False  # no field: it is no trait of what is trained
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
@@ -198,3 +200,13 @@ class ModelConfig:
       window = min(self.sliding_window, seq_len)
       num_keys += num_sliding * window * (1 - window / (2 * seq_len))
     return total + 12 * self.num_heads * self.head_dim * num_keys
+
+
+class SteeredConfig(ModelConfig):
+  """A model with a vector behind every layer, [L, D] in `layers/steering`.
+
+  It is added to the residual stream at every position. Such models are asked, never
+  trained or written.
+  """
+
+  is_steered = True

@@ -39,6 +39,9 @@ class Block(nnx.Module):
     if cfg.post_norms:
       self.attention_post_norm = norm()
       self.mlp_post_norm = norm()
+    self.is_steered = cfg.is_steered
+    if cfg.is_steered:
+      self.steering = nnx.Param(jnp.zeros(cfg.embed_dim), axes=("activation_embed",))
 
   def __call__(self, x_BTD, around: layers.Surroundings, store=None):
     out_BTD, kept = self.attention(self.attention_norm(x_BTD), around, store)
@@ -49,6 +52,8 @@ class Block(nnx.Module):
     if self.post_norms:
       out_BTD = self.mlp_post_norm(out_BTD)
     x_BTD = x_BTD + out_BTD
+    if self.is_steered:
+      x_BTD = x_BTD + self.steering[...].astype(x_BTD.dtype)[None, None]
     return sharding.constrain(x_BTD, "batch", "length", "activation_embed"), kept
 
 
@@ -94,7 +99,24 @@ class Transformer(nnx.Module):
     blocks: Sequence[Block] | None = None,
   ) -> tuple[jax.Array, KeysValues | None]:
     """Returns the normed last hidden states [B, T, D], and all keys and values if they
-    are to be kept. `blocks` are the layers, where they are not stacked.
+    are to be kept. See `residual`.
+    """
+    given = tokens_BT, positions_BT, segment_ids_BT
+    x_BTD, kept = self.residual(*given, compute=compute, keep=keep, blocks=blocks)
+    return self.final_norm(x_BTD), kept
+
+  def residual(
+    self,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    segment_ids_BT: jax.Array,
+    *,
+    compute: Compute = PLAIN,
+    keep: bool = False,
+    blocks: Sequence[Block] | None = None,
+  ) -> tuple[jax.Array, KeysValues | None]:
+    """Returns what the last layer leaves [B, T, D], and all keys and values if they are
+    to be kept. `blocks` are the layers, where they are not stacked.
 
     Tokens see those before them within their segment. (One token at a time, over a
     cache: `decoding.py`.)
@@ -121,7 +143,7 @@ class Transformer(nnx.Module):
       around_L = [around[kind] for kind in kind_L or [0] * self.cfg.num_layers]
       blocks = blocks or _unstack(self.layers, len(around_L))
       x_BTD, kept = _unroll(run_block, x_BTD, blocks, around_L, compute)
-    return self.final_norm(x_BTD), kept
+    return x_BTD, kept
 
   def kinds(self) -> tuple[str, ...]:
     """Returns the kinds of layers that there are."""

@@ -228,19 +228,29 @@ def complete_texts(
   raw: bool,
   temperature: float,
   max_new_tokens: int,
+  system_prompt: str | None = None,
 ) -> list[str]:
   """Returns the completions of user turns, or of plain text (`raw`).
 
   A completion ends with the tokenizer's end token, or with the one that closes an
-  answer in its chat template.
+  answer in its chat template. A system prompt stands before user turns.
+
+  Raises:
+    UserError: a system prompt and plain text.
   """
+  if raw and system_prompt is not None:
+    raise UserError(
+      "--raw: this arm is asked behind a system prompt, which has no place before "
+      "plain text: leave --raw out, or sample the arm that it is of"
+    )
   bos = [] if tok.bos_id is None else [tok.bos_id]
   ids = []
   for prompt in prompts:
     if raw:
       ids.append(np.asarray([*bos, *tok.encode(prompt).ids], np.int32))
     else:
-      ids.append(chat.encode_prompt(tok, [{"role": "user", "content": prompt}]))
+      turn = {"role": "user", "content": prompt}
+      ids.append(chat.encode_prompt(tok, chat.behind(system_prompt, [turn])))
   stops = (tok.eos_id,) if raw else (tok.eos_id, chat.stop_id(tok))
   config = SamplingConfig(
     max_new_tokens=max_new_tokens,

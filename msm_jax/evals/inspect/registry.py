@@ -11,13 +11,12 @@ from typing import Any
 
 import jax
 
-from msm_jax import experiment, records
+from msm_jax import experiment, records, subjects
 from msm_jax import workdir as workdir_lib
 from msm_jax.errors import UserError
 from msm_jax.evals.inspect import judge_api, names, providers
 from msm_jax.evals.inspect.subject_api import Asked
 from msm_jax.evals.inspect.tasks import exfiltration
-from msm_jax.evals.model import Model
 from msm_jax.runs import Runs
 
 __all__ = ["exfiltration", "open_checkpoint", "open_grader"]
@@ -36,7 +35,7 @@ def open_checkpoint(name: str) -> Asked:
   except UserError as error:
     raise UserError(f"{found.workdir / workdir_lib.CONFIG}: {error}") from None
   runs = Runs(study, found.workdir)
-  path = study.arm_path(found.arm)
+  path = study.subject_path(found.arm)
   seed = study.seeds[0] if found.seed is None else found.seed
   if seed not in study.seeds:
     raise UserError(f"msm_jax/{name}: seed {seed} is none of {list(study.seeds)}")
@@ -45,19 +44,12 @@ def open_checkpoint(name: str) -> Asked:
   jax.config.update(
     "jax_compilation_cache_dir", str(found.workdir.absolute() / ".xla_cache")
   )
-  weights = runs.weights(path, seed, found.step)
-  last = runs.last_step(path, seed) if path else None
-  about = {
-    "study": study.name,
-    "arm": found.arm,
-    "seed": seed,
-    "step": last if found.step is None else found.step,
-    "identity": records.sha256_json(runs.meta(path, seed))[:16],
-  }
+  subject = subjects.open_(runs, found.arm, seed, found.step)
   return Asked(
-    subject=Model(weights.params, weights.cfg, runs.tokenizer),
+    subject=subject.model,
     mesh=runs.mesh,
-    about=about,
+    about=subject.about,
+    system_prompt=subject.system_prompt,
   )
 
 

@@ -146,7 +146,11 @@ def _model(exam: Exam, folder: pathlib.Path) -> Iterator[Model]:
     return
   mesh = jax.sharding.get_mesh()  # the one of the block that we are in
   asked = Asked(
-    subject=exam.subject, mesh=mesh, about=exam.about, transcripts=exam.transcripts
+    subject=exam.subject,
+    mesh=mesh,
+    about=exam.about,
+    transcripts=exam.transcripts,
+    system_prompt=exam.system_prompt,
   )
   with providers.serving(title, asked):
     yield get_model(f"msm_jax/{title}", memoize=False, batch_size=config.batch_size)

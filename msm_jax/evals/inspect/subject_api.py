@@ -60,12 +60,14 @@ class Asked:
     mesh: it lies on; None: none.
     about: which checkpoint it is; goes into the log with every answer.
     transcripts: what it said before; None: everything is asked.
+    system_prompt: before every chat (see `chat.behind`); None for none.
   """
 
   subject: Subject
   mesh: Any
   about: Mapping[str, Any]
   transcripts: Transcripts | None = None
+  system_prompt: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +161,9 @@ class SubjectAPI(ModelAPI):
         "max_tokens, stop_seqs and seed; leave it out"
       )
     subject = self._asked.subject
-    prompt = chat.encode_prompt(subject.tokenizer, [_message(one) for one in input])
+    messages = [_message(one) for one in input]
+    asked = chat.behind(self._asked.system_prompt, messages)
+    prompt = chat.encode_prompt(subject.tokenizer, asked)
     sampling = Sampling(
       max_new_tokens=self._room(len(prompt), config.max_tokens),
       batch_size=self._batch_size,
