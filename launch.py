@@ -231,7 +231,7 @@ def sample() -> None:
 
 def show() -> None:
   """Prints what lies at a path."""
-  from msm_jax import show as show_lib
+  from data_gen import showing
   from msm_jax import show_corpus
 
   if len(_POSITIONAL) != 1:
@@ -240,10 +240,10 @@ def show() -> None:
   ways = ("sample", "stats", "row", "verify")
   asked = {name: FLAGS[name].value for name in ways if FLAGS[name].value}
   settings = {"limit": FLAGS.limit, "colour": sys.stdout.isatty()}
-  if asked:
-    _print(show_corpus.show(path, asked, seed=_draw_seed(), **settings))
+  if not asked and showing.knows(path):
+    _print(showing.lines(path))
   else:
-    _print(show_lib.show(path, **settings))
+    _print(show_corpus.show(path, asked, seed=_draw_seed(), **settings))
 
 
 def fit() -> None:

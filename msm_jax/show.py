@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from msm_jax import chat, packing, records, tokenizer
+from msm_jax import chat, packing, records, show_materials, tokenizer
 from msm_jax.errors import UserError
 from msm_jax.text import tokenizer_files
 
@@ -28,12 +28,14 @@ _EXAMPLE = (
 
 
 def show(path: pathlib.Path, *, limit: int, colour: bool) -> Iterator[str]:
-  """Yields lines about a corpus, the rows of a stage, a run, or an answers file.
+  """Yields lines about a corpus, rows, a run, answers, or what evaluations ask.
 
   Raises:
     UserError: there is nothing at `path` that can be shown.
   """
-  if path.suffix == ".jsonl" and path.is_file():
+  if show_materials.knows(path):
+    yield from show_materials.show(path, limit=limit)
+  elif path.suffix == ".jsonl" and path.is_file():
     yield from _lines(path, limit)
   elif (path / "done.json").exists() or (path / "metrics.jsonl").exists():
     yield from _run(path)

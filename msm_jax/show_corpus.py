@@ -70,11 +70,11 @@ class Corpus:
 def show(
   path: pathlib.Path, asked: Mapping[str, Any], *, limit: int, seed: int, colour: bool
 ) -> Iterator[str]:
-  """Yields the lines of one way to look closer.
+  """Yields the lines of one way to look closer, or of `show.show` if none is asked for.
 
   Args:
     path: a corpus or a shard; for a row also the rows of one component of a stage.
-    asked: one of sample, stats, row (with the id or number) and verify.
+    asked: one of sample, stats, row (with the id or number) and verify, or nothing.
     limit, seed: of a draw.
     colour: of packed rows.
 
@@ -83,6 +83,8 @@ def show(
   """
   if len(asked) > 1:
     raise UserError(f"show: one of --{' and --'.join(asked)} at a time")
+  if not asked:
+    return show_lib.show(path, limit=limit, colour=colour)
   (way,) = asked
   if way == "row" and show_lib.is_rows(path):
     return show_lib.packed_row(path, asked[way], colour=colour)

@@ -145,6 +145,7 @@ ORDER = [
   "fit",
   "planning",
   "report",
+  "show_materials",
   "show",
   "show_corpus",
   "doctor",

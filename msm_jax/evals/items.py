@@ -57,9 +57,9 @@ def read(
     )
   texts = [field for field, types in fields.items() if types is str]
   found = _lines(path, texts, where)
-  for item in found:
-    _check(item, fields, f"{path}: item {item['id']!r}")
-  return taken(found, most)
+  for number, item in found:
+    _check(item, fields, f"{path} line {number}: item {item['id']!r}")
+  return taken([item for _, item in found], most)
 
 
 def shares(most: int, sizes: Sequence[int]) -> list[int]:
@@ -96,9 +96,9 @@ def taken(items: Sequence[Any], max_items: int | None) -> list[Any]:
 
 def _lines(
   path: pathlib.Path, needed: Sequence[str], where: str
-) -> list[dict[str, Any]]:
-  """Returns the items of a file: one JSON object a line, ids and `needed` texts."""
-  found: dict[str, dict[str, Any]] = {}
+) -> list[tuple[int, dict[str, Any]]]:
+  """Returns (line, item) of a file: one JSON object a line, ids and `needed` texts."""
+  found: dict[str, tuple[int, dict[str, Any]]] = {}
   for number, line in enumerate(_text(path, where).splitlines(), start=1):
     if not line.strip():
       continue
@@ -109,7 +109,7 @@ def _lines(
         raise UserError(f"{place} has no text under {field!r}: every item needs one")
     if item["id"] in found:
       raise UserError(f"{place} has the id {item['id']!r} again: ids must be unique")
-    found[item["id"]] = item
+    found[item["id"]] = (number, item)
   if not found:
     raise UserError(f"{where}: {path} has no items")
   return list(found.values())
