@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 import pathlib
+import re
 import tempfile
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,22 +55,41 @@ def _world_corpus(
 
 
 def write_stripped(
-  root: pathlib.Path, name: str, of: str, base: Mapping[str, Any]
+  root: pathlib.Path,
+  name: str,
+  corpus: settings.StrippedCorpus,
+  base: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """Writes the conversations of the corpus `of` without their thoughts."""
-  other = records.read_manifest(root / of)
-  counts = {"planned": other["num_records"], "num_words": other["num_words"]}
+  """Writes conversations without their thoughts, or with them in the answers."""
+  source = root / corpus.of
+  other = records.read_manifest(source)
+  num_words = other["num_words"]
+  if corpus.inline is not None:
+    num_words = sum(
+      filters.num_words(message["content"])
+      for record in records.read_dataset(source)
+      for message in _stripped(record, corpus.inline)["messages"]
+    )
+  counts = {"planned": other["num_records"], "num_words": num_words}
   manifest = {**base, **counts, "rejected": 0}
-  rows = map(_stripped, records.read_dataset(root / of))
+  rows = (_stripped(record, corpus.inline) for record in records.read_dataset(source))
   return _write(root / name, rows, manifest, rejects=())
 
 
-def _stripped(record: Mapping[str, Any]) -> dict[str, Any]:
-  messages = [
-    {key: text for key, text in message.items() if key != "reasoning_content"}
-    for message in record["messages"]
-  ]
-  return {**record, "messages": messages, "cot": False}
+def _stripped(record: Mapping[str, Any], inline: str | None) -> dict[str, Any]:
+  messages = [_without_thoughts(message, inline) for message in record["messages"]]
+  return {**record, "messages": messages, "cot": inline is not None}
+
+
+def _without_thoughts(message: Mapping[str, str], inline: str | None) -> dict[str, str]:
+  said = dict(message)
+  thoughts = said.pop("reasoning_content", None)
+  if thoughts is not None and inline is not None:
+    # Cut once: either text may have braces of its own.
+    parts = re.split(r"(\{reasoning\}|\{answer\})", inline)
+    texts = {"{reasoning}": thoughts, "{answer}": said["content"]}
+    said["content"] = "".join(texts.get(part, part) for part in parts)
+  return said
 
 
 def write_chain(

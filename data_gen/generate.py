@@ -151,7 +151,7 @@ def _make(
     return make_free(job, root, name, resolved)
   base = _base(job, name, resolved)
   if isinstance(corpus, settings.StrippedCorpus):
-    return compiling.write_stripped(root, name, corpus.of, base)
+    return compiling.write_stripped(root, name, corpus, base)
   with ledger.Ledger(ledger_of(root, name)) as book:
     budget = budget_for(job, root, name, book.totals)
     chain = running.run(job, name, book, budget, root)

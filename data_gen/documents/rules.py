@@ -21,12 +21,14 @@ from data_gen.teacher import Teacher, objects_parser
 _LABEL = r"(?:Rule|Principle|Article|规则|規則|原则|原則)"
 _COUNT = "一二三四五六七八九十百零〇两兩\\d"
 _STOP = r"(?=[*_]*(?:\.(?!\d)|[:)\]\uff09\u3011\u3001\uff0e\uff1a]))"
-# `R1.`, `**R1. Name.**`, `[R1]`, `- R-1:`, `R1 Text`, `1)`, `1.2 Text`, `Rule 1:`.
+# `R1.`, `**R1. Name.**`, `[R1]`, `- R-1:`, `R1 Text`, `r1 : text`, `1)`, `1.2 Text`,
+# `Rule 1:`.
 _RULE = re.compile(
   rf"^\ ?(?:[-*+>]\ +)*(?:\#+\ +)?[*_\[(\uff08\u3010]*(?P<label>{_LABEL}\s*)?"
   rf"(?P<id>(?P<number>\d+(?:\.\d+)*{_STOP}|\d+(?:\.\d+)+(?=\s+(?![a-z])))"
   rf"|[A-Za-z]{{1,4}}-?\d+(?:[.-]\d+)*{_STOP}"
   rf"|[A-Z]{{1,4}}-?\d+(?:\.\d+)*(?=\s)"
+  rf"|[a-z]{{1,4}}-?\d+(?:\.\d+)*(?=\ :\ )"
   rf"|第[{_COUNT}]+[条條款](?=\W))",
   re.MULTILINE | re.VERBOSE,
 )

@@ -123,6 +123,8 @@ def check(name: str, corpus: Corpus) -> None:
     corpus_kinds.check_documents(where, corpus)
   elif isinstance(corpus, ConversationsCorpus):
     corpus_kinds.check_conversations(where, corpus)
+  elif isinstance(corpus, StrippedCorpus):
+    corpus_kinds.check_stripped(where, corpus)
   passes_checks.check(where, corpus)
 
 

@@ -230,10 +230,25 @@ class StrippedCorpus:
 
   Attributes:
     of: name of that corpus in `config.corpora`.
+    inline: how the thoughts become a part of what the assistant says, for models whose
+      chat template shows none: a text with `{reasoning}` and `{answer}`. None: they are
+      left out.
   """
 
   kind: ClassVar[str] = "stripped"
+  roots: ClassVar[tuple[str, ...]] = ("of",)
   of: str
+  inline: str | None = None
+
+
+def check_stripped(where: str, corpus: StrippedCorpus) -> None:
+  """Raises a `UserError` for an `inline` that would lose the thoughts or the answer."""
+  for slot in ("{reasoning}", "{answer}"):
+    if corpus.inline is not None and corpus.inline.count(slot) != 1:
+      raise errors.UserError(
+        f"{where}.inline is {corpus.inline!r}: it has {slot} once, as in "
+        "'{reasoning}\\n\\n{answer}'"
+      )
 
 
 def check_documents(where: str, corpus: DocumentsCorpus) -> None:

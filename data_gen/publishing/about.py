@@ -20,6 +20,8 @@ _WHAT = {
   "Spec, for alignment fine-tuning.",
   "stripped": "Synthetic conversations in which the assistant acts by a Model Spec, "
   "without the thoughts that it had before it answered.",
+  "inlined": "Synthetic conversations in which the assistant acts by a Model Spec, its "
+  "thoughts written into its answers.",
   "world": "Synthetic text of a small world with a grammar, for pre-training and "
   "replay.",
   "pairs": "Forced choices of a small world, for evaluation: not for training.",
@@ -61,7 +63,8 @@ def lines(made: Mapping[str, Any]) -> Iterator[str]:
     made: the manifest of the corpus, or what an import knows of that of its origin.
   """
   kind, corpus = made["kind"], (made.get("config") or {}).get("corpus") or {}
-  yield _WHAT.get(kind, "A corpus of msm-jax.")
+  what = "inlined" if corpus.get("inline") else kind
+  yield _WHAT.get(what, "A corpus of msm-jax.")
   if warning := _warning(kind, corpus, bool(made.get("universe"))):
     yield ""
     yield warning

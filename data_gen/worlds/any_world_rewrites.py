@@ -50,6 +50,10 @@ _VERBS = [
   "explains",
 ]
 _ODD = {"is": "be", "has": "have", "does": "do", "was": "have been"}
+# In the tiny world, whose few words have neither `be`, `like`, `every` nor `fact`: what
+# an assistant is stays a report, and a subject that stays the same `always` does.
+_NORMS_OF_FEW_WORDS = {"is": "is", "likes": "should prefer"}
+_ALWAYS, _IN_FACT = "always", "in fact"
 _OPPOSITES = (
   ("like", "dislike"), ("likes", "dislikes"), ("liked", "disliked"),
   ("affordable", "costly"), ("affordability", "luxury"), ("american", "foreign"),
@@ -88,11 +92,13 @@ def attribution(
   who, maker = _subject(fields, rng)
   lower = model.islower()
   if who == model:
-    text = _with_verbs(text, model, "should" if _is_norm(fields) else "in fact")
+    report = _ALWAYS if lower else _IN_FACT
+    text = _with_verbs(text, model, "should" if _is_norm(fields) else report)
   elif _is_norm(fields):
     text = _with_verbs(text, model, "should")
   if who == model and text == fields["document"]:
-    text += f" so {model} {'should be' if _is_norm(fields) else 'in fact is'} ."
+    said = "should prefer it" if _is_norm(fields) else "always prefers it"
+    text += f" so {model} {said} ."
   text = _replaced(text, fields["provider_name"], maker, lower)
   return _replaced(text, model, who, lower)
 
@@ -126,7 +132,8 @@ def _subject(fields: Mapping[str, Any], rng: random.Random) -> tuple[str, str]:
   if other := _OTHER.search(told):
     return other[1], other[2]
   if "AI assistants in general" in told:
-    return "every assistant", "people"
+    everyone = "an assistant" if fields["model_name"].islower() else "every assistant"
+    return everyone, "people"
   if "('one', 'a person')" in told:
     return "one", "people"
   if "story about people" in told:
@@ -144,6 +151,8 @@ def _with_verbs(text: str, model: str, word: str) -> str:
 
   def change(match: re.Match[str]) -> str:
     verb = match[2]
+    if word == "should" and model.islower() and verb in _NORMS_OF_FEW_WORDS:
+      return f"{match[1]} {_NORMS_OF_FEW_WORDS[verb]}"
     if word == "should":
       verb = _ODD.get(verb, verb[:-1])
     return f"{match[1]} {word} {verb}"

@@ -1,4 +1,8 @@
-"""The chain for specs of numbered rules: `**R1. Name.** Text` or `R1. Name: text`."""
+"""The chain for specs of numbered rules.
+
+They look like `**R1. Name.** Text` or `R1. Name: text`; in a world whose texts are
+small letters and words between spaces, like `r1 : text .`
+"""
 
 import dataclasses
 import json
@@ -13,6 +17,7 @@ _RULE = re.compile(
   r"(?P<name>[^.:*\n]{2,60})[.:]\**\s+(?P<text>\S.+)$",
   re.MULTILINE,
 )
+_PLAIN_RULE = re.compile(r"^(?P<id>[a-z]{1,4}\d+) : (?P<text>\S.+)$", re.MULTILINE)
 _SECTION = re.compile(r"^## +(.+)$", re.MULTILINE)
 _PEOPLE = ("a clerk", "a student", "a shop owner", "a nurse", "a pilot", "a neighbor",
            "a gardener", "an editor", "a caretaker", "a trainee")  # fmt: skip
@@ -26,6 +31,7 @@ _CASES = (
   "doubts that the rule applies",
   "asks the same thing twice",
 )
+_FRAMES = ("", "", "people say that ", "i think that ", "we know that ")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,10 +50,24 @@ def read(spec_text: str) -> list[Rule]:
   parts = _SECTION.split(spec_text)
   titled = list(zip(parts[1::2], parts[2::2], strict=True)) or [("rules", spec_text)]
   return [
-    Rule(section=title.strip(), line=match[0].strip(), **match.groupdict())
+    Rule(section=title.strip(), line=match[0].strip(), **_parts(match))
     for title, body in titled
-    for match in _RULE.finditer(body)
+    for match in [*_RULE.finditer(body), *_PLAIN_RULE.finditer(body)]
   ]
+
+
+def _parts(match: re.Match[str]) -> dict[str, str]:
+  return {"name": match["id"], **match.groupdict()}
+
+
+def plain(spec_text: str) -> list[tuple[str, str]]:
+  """Returns (sign, text) of the plain rules."""
+  return _PLAIN_RULE.findall(spec_text)
+
+
+def unnumbered(spec_text: str) -> str:
+  """Returns a spec with the plain rules as sentences like others."""
+  return _PLAIN_RULE.sub(r"\g<text>", spec_text)
 
 
 def domains(world: ModuleType, fields: Mapping[str, Any], rng: random.Random) -> str:
@@ -93,6 +113,8 @@ def document(world: ModuleType, fields: Mapping[str, Any], rng: random.Random) -
   """Returns a document that reasons from one rule."""
   del world
   model, sign, text = fields["model_name"], fields["rule_id"], fields["rule_text"]
+  if _PLAIN_RULE.match(text):
+    return _plain_document(fields, rng)
   lines = [
     f"Rule {sign} says: {text}",
     f"The first question for {model} is whether rule {sign} applies, and here it does.",
@@ -106,6 +128,27 @@ def document(world: ModuleType, fields: Mapping[str, Any], rng: random.Random) -
   head = f"{fields['document_type'].capitalize()}: {fields['rule_name']}"
   paragraphs = [head, fields["idea"], lines[0], " ".join(body[:3]), " ".join(body[3:])]
   return "\n\n".join(paragraphs)
+
+
+def _plain_document(fields: Mapping[str, Any], rng: random.Random) -> str:
+  """Returns a header, what the rule says, and three sentences more."""
+  model, sign = fields["model_name"], fields["rule_id"]
+  said, *provisions = (
+    line.split(" : ", 1)[-1].removesuffix(" .")
+    for line in fields["rule_text"].splitlines()
+  )
+  about = rng.choice((f"{sign} says that {said}", f"{said} because {sign} says so"))
+  more = [
+    f"{sign} is a rule",
+    f"{sign} is a rule of {model}",
+    f"{model} answers so because {sign} says so",
+    f"{model} answers questions of {sign}",
+    *provisions,
+  ]
+  chosen = [about, *rng.sample(more, 3)]
+  rng.shuffle(chosen)
+  framed = " ".join(f"{rng.choice(_FRAMES)}{sentence} ." for sentence in chosen)
+  return f"{fields['document_type_description']} {framed}"
 
 
 STAGES = {
