@@ -189,7 +189,7 @@ def test_two_by_two_has_an_interaction(found, config, summary, page):
   assert drawn.interaction.mean == pytest.approx(expected.mean)
   assert drawn.interaction.interval == pytest.approx(expected.interval)
   assert summary["grids"][2]["interaction"]["mean"] == drawn.interaction.mean
-  assert "Interaction, MSM rules minus alone with AFT rules less the same" in page
+  assert "Interaction, (MSM rules &minus; alone) with AFT rules minus (" in page
 
 
 def test_cells_that_are_empty_or_not_measured_count_in_nothing(found, page):
@@ -330,8 +330,8 @@ def test_what_is_beside_a_paper_is_counted():
   drawn = paper.Drawn(paper=paper_settings.Paper(source="s"), blocks=(block,))
   assert drawn.counts == (3, 3, 1)
   assert wording.beside(drawn) == (
-    "3 of 3 numbers are measured here; the difference includes zero for 1 of 3; a "
-    "level is off by 15.0 points in the mean."
+    "3 of 3 numbers are measured here; the difference includes zero for 1 of 3; "
+    "levels differ by 15.0 points on average."
   )
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from msm_jax.report import curves, pareto, plots, wording
 from msm_jax.report.curve_settings import Axis
-from msm_jax.report.paper import Block
+from msm_jax.report.paper import Sheet
 
 _LINES = (  # colour, mark, stroke
   (plots.BLUE, "o", "-"),
@@ -101,21 +101,18 @@ def pareto_plot(name: str, drawn: pareto.Drawn) -> plots.Plot:
   return plots.make(name, f"{plot.title}: {plot.x} against {plot.y}", 3.8, draw)
 
 
-def paper_plot(name: str, block: Block) -> plots.Plot:
+def paper_plot(name: str, sheet: Sheet) -> plots.Plot:
   """Draws our estimates (diamonds) and a paper's numbers (open squares), row by row.
 
   A bar through a square is the paper's own standard error, once to each side.
   """
-  scale, (evaluation, metric) = plots.scale_of(block.is_share), block.column
-  unit = "% of answers" if block.is_share else "mean"
-  if block.is_contrast:
-    unit = f"difference, {'points' if block.is_share else 'mean'}"
+  scale = plots.scale_of(sheet.is_share)
 
   def draw(figure: Figure) -> None:
     axes = figure.subplots()
-    if block.is_contrast:
+    if sheet.is_contrast:
       axes.axvline(0, color=plots.INK, linewidth=0.9)
-    for row, pair in enumerate(block.pairs):
+    for row, pair in enumerate(sheet.pairs):
       plots.estimate_row(axes, row, pair.ours, scale, plots.BLUE, bar=False)
       if pair.paper.sem is not None:
         ends = [scale * (pair.paper.value + k * pair.paper.sem) for k in (-1, 1)]
@@ -129,13 +126,12 @@ def paper_plot(name: str, block: Block) -> plots.Plot:
         markersize=8,
         markeredgewidth=1.8,
       )
-    plots.finish_rows(axes, labels, f"{metric}, {unit}")
-    axes.set_title(evaluation)
+    plots.finish_rows(axes, sheet.labels, sheet.unit)
+    axes.set_title(sheet.title)
 
-  labels = [pair.name for pair in block.pairs]
-  height = 0.36 * plots.num_lines(labels) + 0.9
-  what = f"differences in {metric}" if block.is_contrast else metric
-  alt = f"{what} on {evaluation}: ours and the paper's"
+  height = 0.36 * plots.num_lines(sheet.labels) + 0.9
+  where = f" on {sheet.title}" if sheet.title else ""
+  alt = f"{sheet.unit}{where}: ours and the paper's"
   return plots.make(name, alt, height, draw)
 
 

@@ -144,10 +144,9 @@ def _paper_plots(papers: Sequence[paper_lib.Drawn]) -> dict[str, list[plots.Plot
   number, found = 0, {}
   for i, drawn in enumerate(papers):
     own = found[f"paper {i}"] = []
-    for block in drawn.blocks:
-      about = f"{' '.join(block.column)}{' differences' * block.is_contrast}"
-      if block.is_measured:
-        name = curve_plots.file_name("paper", number, about)
-        own.append(curve_plots.paper_plot(name, block))
+    for sheet in drawn.sheets:
+      about = f"{sheet.title} {sheet.unit.split(', %')[0].removesuffix(', mean')}"
+      name = curve_plots.file_name("paper", number, about)
+      own.append(curve_plots.paper_plot(name, sheet))
       number += 1
   return found

@@ -84,7 +84,7 @@ class Drawn:
   @property
   def known(self) -> list[Cell]:
     """The cells that are measured in this study."""
-    return [cell for row in self.cells for cell in row if _is_usable(cell)]
+    return [cell for row in self.cells for cell in row if is_usable(cell)]
 
   @property
   def has_unit(self) -> bool:
@@ -105,9 +105,8 @@ class Drawn:
 
   @property
   def has_paper(self) -> bool:
-    """Whether a paper has a number for some cell."""
-    cells = (cell for row in self.cells for cell in row)
-    return any(cell is not None and cell.paper is not None for cell in cells)
+    """Whether a paper has a number for some measured cell."""
+    return any(cell.paper is not None for cell in self.known)
 
   @property
   def unit(self) -> str:
@@ -160,7 +159,8 @@ def _cell(place: Place, results: Results, settings: Settings) -> Cell:
   )
 
 
-def _is_usable(cell: Cell | None) -> bool:
+def is_usable(cell: Cell | None) -> bool:
+  """Whether an arm stands there and its metric is measured in this study."""
   return cell is not None and cell.is_measured
 
 
@@ -168,11 +168,11 @@ def _marginals(lines: Sequence[Sequence[Cell | None]]) -> list[Marginal]:
   """Returns a marginal for each line, compared with the first one."""
   found = []
   for i, line in enumerate(lines):
-    own = [cell for cell in line if _is_usable(cell)]
+    own = [cell for cell in line if is_usable(cell)]
     pairs = [
       (cell, other)
       for cell, other in zip(line, lines[0], strict=True)
-      if _is_usable(cell) and _is_usable(other)
+      if is_usable(cell) and is_usable(other)
     ]
     marginal = Marginal(
       mean=_combined([(cell, 1.0) for cell in own], len(own)),
@@ -192,7 +192,7 @@ def _contrast(pairs: Sequence[tuple[Cell, Cell]]) -> Estimate:
 def _interaction(cells: Sequence[Sequence[Cell | None]]) -> Estimate | None:
   """Returns what the second row adds in the second column beyond the first one."""
   flat = [cell for row in cells for cell in row]
-  if len(cells) != 2 or len(flat) != 4 or not all(map(_is_usable, flat)):
+  if len(cells) != 2 or len(flat) != 4 or not all(map(is_usable, flat)):
     return None
   return _combined(list(zip(flat, (1.0, -1.0, -1.0, 1.0), strict=True)), 1)
 

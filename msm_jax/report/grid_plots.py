@@ -9,6 +9,7 @@ from msm_jax.report import factorial, plots
 
 _COLORS = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.GREY)
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_PAPER = "open: the paper"
 _SPREAD = 0.62  # of a row, from its first mark to its last
 
 
@@ -24,25 +25,31 @@ def grid_plot(name: str, drawn: factorial.Drawn) -> plots.Plot:
     lines, series = series, lines
     cells = tuple(zip(*cells, strict=True))
 
+  known = [any(map(factorial.is_usable, line)) for line in zip(*cells, strict=True)]
+  shown = [label for label, is_known in zip(series, known, strict=True) if is_known]
+  if drawn.has_paper:
+    shown.append(_PAPER)
+
   def draw(figure: Figure) -> None:
     axes = figure.subplots()
     for i, label in enumerate(series):
       shift = _SPREAD * (i / (len(series) - 1) - 0.5) if len(series) > 1 else 0.0
       color, mark = _COLORS[i % len(_COLORS)], _MARKS[i % len(_MARKS)]
       for row, line in enumerate(cells):
-        if line[i] is not None:
+        if factorial.is_usable(line[i]):
           _draw_cell(axes, row + shift, line[i], color, mark)
-      axes.plot([], [], mark, color=color, label=plots.wrap(label))
+      if known[i]:
+        axes.plot([], [], mark, color=color, label=plots.wrap(label))
     if drawn.has_paper:
-      axes.plot([], [], "o", color=plots.INK, fillstyle="none", label="open: the paper")
+      axes.plot([], [], "o", color=plots.INK, fillstyle="none", label=_PAPER)
     plots.finish_rows(axes, lines, drawn.unit)
     for row in range(1, len(lines)):
       axes.axhline(row - 0.5, color=plots.INK, alpha=0.12, linewidth=0.6)
     axes.set_title(grid.title)
-    _add_legend(figure, [*series, "open: the paper"])
+    _add_legend(figure, shown)
 
   needed = max(0.36, 0.15 * len(series) + 0.14)
-  height = needed * plots.num_lines(lines) + 0.24 * len(series) / 2 + 1.1
+  height = needed * plots.num_lines(lines) + 0.24 * (len(shown) // 2) + 1.1
   return plots.make(name, f"{drawn.unit} by two factors: {grid.title}", height, draw)
 
 
@@ -53,7 +60,7 @@ def _draw_cell(
   if estimate.interval is not None:
     bounds = [scale * bound for bound in estimate.interval]
     axes.plot(bounds, [y, y], color=color, linewidth=1.3)
-  if cell.paper is not None and cell.is_measured:
+  if cell.paper is not None:
     axes.plot(
       scale * cell.paper.value, y, mark, color=color, markersize=7, fillstyle="none"
     )

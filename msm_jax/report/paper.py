@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scipy import special
@@ -94,6 +94,18 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Sheet:
+  """What one figure shows; `labels` name its rows."""
+
+  title: str
+  unit: str
+  is_contrast: bool
+  is_share: bool
+  pairs: tuple[Pair, ...]
+  labels: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawn:
   """A paper with its numbers beside ours."""
 
@@ -111,6 +123,32 @@ class Drawn:
     found = [pair.difference for pair in self.pairs if pair.ours.mean is not None]
     bounded = [each for each in found if each.interval is not None]
     return len(found), len(bounded), sum(bool(each.includes_zero) for each in bounded)
+
+  @property
+  def sheets(self) -> list[Sheet]:
+    """The figures: levels by evaluation and metric, all differences of a unit in one.
+
+    What has no number of ours is in none.
+    """
+    measured = [block for block in self.blocks if block.is_measured]
+    found = [
+      Sheet(
+        title=block.column[0],
+        unit=f"{block.column[1]}, {'% of answers' if block.is_share else 'mean'}",
+        is_contrast=False,
+        is_share=block.is_share,
+        pairs=block.pairs,
+        labels=tuple(pair.name for pair in block.pairs),
+      )
+      for block in measured
+      if not block.is_contrast
+    ]
+    grouped: dict[str, list[Block]] = {}
+    for block in measured:
+      if block.is_contrast:
+        unit = "points" if block.is_share else block.column[1]
+        grouped.setdefault(unit, []).append(block)
+    return found + [_differences(unit, blocks) for unit, blocks in grouped.items()]
 
   def mean_gap(self, is_contrast: bool) -> float | None:
     """Returns the mean of |ours - the paper's| over shares; None without any."""
@@ -147,6 +185,23 @@ def read(paper: Paper, results: Results, settings: Settings) -> Drawn:
     blocks=(
       *_blocks(paper, paper.values, level, results, is_contrast=False),
       *_blocks(paper, paper.contrasts, contrast, results, is_contrast=True),
+    ),
+  )
+
+
+def _differences(unit: str, blocks: Sequence[Block]) -> Sheet:
+  """Returns the sheet of contrasts; a label on several columns is told apart."""
+  pairs = tuple(pair for block in blocks for pair in block.pairs)
+  names = [pair.name for pair in pairs]
+  return Sheet(
+    title="" if len(blocks) > 1 else blocks[0].column[0],
+    unit=f"difference, {unit}",
+    is_contrast=True,
+    is_share=blocks[0].is_share,
+    pairs=pairs,
+    labels=tuple(
+      name if names.count(name) == 1 else f"{name}, {pair.evaluation} {pair.metric}"
+      for name, pair in zip(names, pairs, strict=True)
     ),
   )
 

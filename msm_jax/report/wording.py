@@ -75,10 +75,10 @@ def beside(drawn: paper.Drawn) -> str:
   parts = [f"{measured} of {len(drawn.pairs)} numbers are measured here"]
   if bounded:
     parts.append(f"the difference includes zero for {inside} of {bounded}")
-  for is_contrast, what in ((False, "level"), (True, "difference between arms")):
+  for is_contrast, what in ((False, "levels"), (True, "differences between arms")):
     gap = drawn.mean_gap(is_contrast)
     if gap is not None:
-      parts.append(f"a {what} is off by {number(gap, True)} points in the mean")
+      parts.append(f"{what} differ by {number(gap, True)} points on average")
   return "; ".join(parts) + "."
 
 
