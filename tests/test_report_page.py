@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import report_doses
+import report_factors
 import report_workdir
 
 from msm_jax import report
@@ -291,4 +292,26 @@ def test_the_page_of_doses_fits_with_everything_open(
   browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
   browser.wait(f"{_COUNT}.includes('questions')")
   assert browser.evaluate("document.documentElement.scrollWidth") <= width
+  assert browser.console == []
+
+
+@pytest.fixture(scope="module")
+def factors(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  return report.build(report_factors.make(tmp_path_factory.mktemp("factors")))
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_of_two_factors_fits_and_every_table_can_be_reached(
+  factors: pathlib.Path, browser: Page, width: int
+):
+  browser.console.clear()
+  browser.open(factors.as_uri(), width, dark=width == 400)
+  browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+  assert browser.evaluate("document.documentElement.scrollWidth") <= width
+  tables = "[...document.querySelectorAll('#grids table, #paper table')]"
+  assert browser.evaluate(f"{tables}.length") == 5
+  named = "t.closest('[role=region][tabindex][aria-label]') !== null"
+  assert browser.evaluate(f"{tables}.every(t => {named})")
+  heads = f"{tables}.flatMap(t => [...t.rows].map(r => r.querySelector('th')))"
+  assert browser.evaluate(f"{heads}.every(head => head && head.scope)")
   assert browser.console == []
