@@ -124,7 +124,7 @@ def in_the_tiny_world():
     # About two readings of each chat, so that fewer chats are fewer updates as well, as
     # in the paper.
     c.stages[f"aft_{size}"] = tiny.align(
-      "aft", num_train_steps=size // 7, num_documents=size
+      "aft", num_train_steps=size // 7, chats=dict(num_documents=size)
     )
   return c
 

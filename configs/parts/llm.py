@@ -188,11 +188,14 @@ def midtrain(corpus, seq_len=4096, min_steps=100, **fields):
   return stage([skeleton.component(corpus)], seq_len, min_steps, **fields)
 
 
-def align(corpus, replay="world", share=0.5, seq_len=256, min_steps=60, **fields):
-  """Alignment chats and general chats in one mixture."""
+def align(corpus, chats=(), seq_len=256, min_steps=60, **fields):
+  """Alignment chats and as many rows of general chats in one mixture.
+
+  `chats` has further fields of the first component, such as system_prompt.
+  """
   data = [
-    skeleton.component(corpus, share, "assistant"),
-    skeleton.component(replay, round(1 - share, 6), "assistant"),
+    skeleton.component(corpus, 0.5, "assistant", **dict(chats)),
+    skeleton.component("world", 0.5, "assistant"),
   ]
   return stage(data, seq_len, min_steps, **fields)
 

@@ -163,11 +163,13 @@ def midtrain(corpus, num_train_steps=200, **fields):
   )
 
 
-def align(corpus="aft", num_train_steps=40, num_documents=None, **fields):
-  """Half alignment chats (all, or so many), loss on the answers; half replay."""
-  chosen = {} if num_documents is None else dict(num_documents=num_documents)
-  chats = skeleton.component(corpus, 0.5, "assistant", **chosen)
-  return align_on([chats], num_train_steps, **fields)
+def align(corpus="aft", num_train_steps=40, chats=(), **fields):
+  """Half alignment chats, loss on the answers; half replay.
+
+  `chats` has further fields of their component, such as num_documents.
+  """
+  component = skeleton.component(corpus, 0.5, "assistant", **dict(chats))
+  return align_on([component], num_train_steps, **fields)
 
 
 def align_on(components, num_train_steps=40, **fields):
