@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import report_factors
-from scipy import special
 
 from msm_jax import report
 from msm_jax.errors import UserError
 from msm_jax.report import (
   contrasts,
   factorial,
-  paper,
-  paper_settings,
+  grid_plots,
   results,
   settings,
   statistics,
-  wording,
 )
 
 _ENV = report_factors.VALUES["env"]
@@ -118,6 +115,8 @@ def test_a_study_of_own_contrasts_alone_has_a_headline_and_folds_many(
       ["environment", "msm_values", "base", *_ENV],
       *([f"again {i}", "msm_rules", "base", *_ENV] for i in range(12)),
     ],
+    "grids": study["report"]["grids"][2:],
+    "paper": {"source": "s", "contrasts": [["environment", *_ENV, 0.05, 0.02]]},
   }
   text = report.build(directory, study=study).read_text("utf-8")
   written = json.loads((directory / "report" / "summary.json").read_text())
@@ -127,6 +126,13 @@ def test_a_study_of_own_contrasts_alone_has_a_headline_and_folds_many(
   assert starts == ["On harm, decided", *["On preference/env, chose_env"] * 13]
   assert "The config names no contrasts" not in text
   assert "<summary>3 more findings</summary>" in text
+  # One seed: intervals within it for arms and contrasts, none for means of arms.
+  (pair,) = written["paper"]
+  low, high = pair["ours"]["interval"]
+  assert pair["ours"]["unit"] == "answers"
+  assert pair["difference_interval"][0] < low - 0.05 < high - 0.05
+  assert written["grids"][0]["interaction"]["interval"] is None
+  assert "(one seed has no interval for either)" in text
 
 
 def test_a_difference_without_a_unit_is_refused(found):
@@ -223,6 +229,24 @@ def test_cells_without_a_common_unit_have_no_means(found):
   assert not drawn.has_unit and not drawn.is_measured and drawn.rows == {}
 
 
+def test_a_wide_grid_is_turned_in_its_figure(found):
+  study = report_factors.config()
+  wide = {
+    "title": "Wide", "evaluation": "harm", "metric": "decided",
+    "rows": ["first row", "second row"], "columns": [f"column {i}" for i in range(6)],
+    "cells": [["base"] * 6, ["msm_rules"] * 6],
+  }  # fmt: skip
+  for columns in (6, 5):
+    wide["columns"] = wide["columns"][:columns]
+    wide["cells"] = [row[:columns] for row in wide["cells"]]
+    study["report"]["grids"] = [wide]
+    config = settings.from_config(study)
+    drawn = factorial.read(config.grids[0], found, config)
+    svg = grid_plots.grid_plot("wide", drawn).svg
+    # Labels of the axis stand before the legend's.
+    assert (svg.index("column 0") < svg.index("first row")) == (columns == 6)
+
+
 def test_a_seed_that_one_cell_lacks_is_out_of_the_means(found, config):
   holed = results.Results(
     values={
@@ -239,55 +263,6 @@ def test_a_seed_that_one_cell_lacks_is_out_of_the_means(found, config):
 
 
 # Papers
-
-
-def _pair(sem: float | None, num_seeds: int | None = None, **more) -> paper.Pair:
-  ours = statistics.estimate({0: 0.5, 1: 0.6, 2: 0.55})
-  stated = paper_settings.Stated(value=0.4, sem=sem)
-  fields: dict[str, Any] = {"name": "a", "evaluation": "e", "metric": "m"}
-  return paper.Pair(**fields, paper=stated, ours=ours, num_seeds=num_seeds, **more)
-
-
-def test_the_papers_error_adds_in_squares_and_none_adds_nothing():
-  bare, exact = _pair(None).difference, _pair(0.0).difference
-  assert exact.interval == pytest.approx(bare.interval)
-  half = (bare.interval[1] - bare.interval[0]) / 2
-  for num_seeds, quantile in (
-    (None, special.ndtri(0.975)),
-    (4, special.stdtrit(3, 0.975)),
-  ):
-    low, high = _pair(0.03, num_seeds).difference.interval
-    assert (high - low) / 2 == pytest.approx(np.hypot(half, quantile * 0.03))
-    assert (high + low) / 2 == pytest.approx(0.15)
-
-
-def test_an_interval_that_is_not_even_stays_uneven_beside_an_error():
-  ours = statistics.Estimate(
-    values={0: 0.02}, mean=0.02, sd=None, interval=(0.01, 0.09), unit="answers"
-  )
-  stated = paper_settings.Stated(value=0.0, sem=0.01)
-  pair = paper.Pair(name="a", evaluation="e", metric="m", paper=stated, ours=ours)
-  low, high = pair.difference.interval
-  assert 0.02 - low < high - 0.02 and low < 0.01 and high > 0.09
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("ours", "theirs"), [(4, 4), (4, 30), (8, 4)])
-def test_the_interval_of_a_difference_to_a_paper_holds_the_truth(
-  ours: int, theirs: int
-):
-  rng = np.random.default_rng(0)
-  held = 0
-  for _ in range(4000):
-    own, other = rng.normal(0.5, 0.05, ours), rng.normal(0.5, 0.05, theirs)
-    sem = other.std(ddof=1) / np.sqrt(theirs)
-    pair = paper.Pair(
-      name="a", evaluation="e", metric="m", num_seeds=theirs,
-      paper=paper_settings.Stated(value=float(other.mean()), sem=float(sem)),
-      ours=statistics.estimate(dict(enumerate(own))),
-    )  # fmt: skip
-    held += pair.difference.includes_zero
-  assert 0.94 < held / 4000 < 0.985
 
 
 def test_several_papers_stand_beside_levels_and_contrasts(found, config, summary, page):
@@ -318,21 +293,6 @@ def test_several_papers_stand_beside_levels_and_contrasts(found, config, summary
   assert "2 of 3 numbers are measured here" in page
   assert "<small> &plusmn; 2.0</small>" in page
   assert "Student&#39;s t for its 4 seeds" in page
-
-
-def test_what_is_beside_a_paper_is_counted():
-  block = paper.Block(
-    column=("e", "m"),
-    is_contrast=False,
-    is_share=True,
-    pairs=(_pair(None), _pair(0.3), _pair(None, is_measured=True)),
-  )
-  drawn = paper.Drawn(paper=paper_settings.Paper(source="s"), blocks=(block,))
-  assert drawn.counts == (3, 3, 1)
-  assert wording.beside(drawn) == (
-    "3 of 3 numbers are measured here; the difference includes zero for 1 of 3; "
-    "levels differ by 15.0 points on average."
-  )
 
 
 # What a config can get wrong
