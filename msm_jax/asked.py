@@ -4,6 +4,7 @@
       system_prompt="You follow these principles.\\n\\n{spec}")
     config.asked.base_steered = dict(of="base",
       steer=dict(positive="msm_aff", negative="neutral", depth=0.5, scale=4.0))
+    config.asked.msm_64 = dict(of="msm", step=64)  # a checkpoint on the way
 
 Here it is said which subjects a study has: what evaluations ask and reports show. They
 are the arms, and behind each of them those that are asked differently.
@@ -32,12 +33,19 @@ class AskedConfig:
       none. `{spec}` in it stands for the text of a spec, other braces are text.
     spec: name of that spec in config.specs, exactly if there is a `{spec}`.
     steer: a direction in which it is steered; None for none.
+    step: of its last stage, one that `checkpoint_at` keeps; None for the last.
   """
 
   of: str
   system_prompt: str | None = None
   spec: str | None = None
   steer: SteerConfig | None = None
+  step: int | None = None
+
+  @property
+  def is_other_model(self) -> bool:
+    """Whether it goes on with plain text in another way than the arm."""
+    return self.steer is not None or self.step is not None
 
   def text(self, specs: Mapping[str, Any]) -> str | None:
     """Returns the whole system prompt.
@@ -58,6 +66,8 @@ class AskedConfig:
   def says(self) -> str:
     """Returns what it is, in words for people."""
     found = []
+    if self.step is not None:
+      found.append(f"at step {self.step:,} of its last stage")
     if self.system_prompt is not None:
       spec = f" with the spec {self.spec}" if self.spec is not None else ""
       found.append(f"asked behind a system prompt{spec}")
@@ -111,7 +121,7 @@ def evaluations(
   Where a system prompt is all that differs, plain text would give the arm's own answers
   once more: what asks nothing else is left out.
   """
-  if asked is None or asked.steer is not None:
+  if asked is None or asked.is_other_model:
     return list(evals)
   return [
     name
@@ -134,10 +144,13 @@ def _check(asked: AskedConfig, where: str, config: Mapping[str, Any]) -> None:
   prompt = asked.system_prompt
   if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):
     raise UserError(f"{where}.system_prompt ({prompt!r}) must be a text: None for none")
-  if prompt is None and asked.steer is None:
+  if prompt is None and not asked.is_other_model:
     raise UserError(
-      f"{where} is the arm {asked.of!r} once more: give it a system_prompt or steer"
+      f"{where} is the arm {asked.of!r} once more: give it a system_prompt or steer, "
+      "or a step"
     )
+  if asked.step is not None:
+    _check_step(asked, where, config)
   if asked.spec is None:
     if prompt is not None and SPEC in prompt:
       raise UserError(
@@ -151,6 +164,21 @@ def _check(asked: AskedConfig, where: str, config: Mapping[str, Any]) -> None:
     raise UserError(
       f"{where}.spec is {asked.spec!r}, but its system_prompt has no {SPEC}: write "
       "where its text stands"
+    )
+
+
+def _check_step(asked: AskedConfig, where: str, config: Mapping[str, Any]) -> None:
+  step, path = asked.step, config["arms"][asked.of]
+  if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+    raise UserError(f"{where}.step ({step!r}) must be a step from 1 on: None for none")
+  if not path:
+    raise UserError(f"{where}.step is {step}, but {asked.of!r} has no stage, no steps")
+  kept = config["stages"][path[-1]].get("checkpoint_at", ())
+  kept = (kept,) if isinstance(kept, str) else kept
+  if step not in kept and not ("log2" in kept and step & (step - 1) == 0):
+    raise UserError(
+      f"{where}.step is {step}, which config.stages.{path[-1]}.checkpoint_at "
+      f"({kept!r}) does not keep: add it there"
     )
 
 

@@ -37,7 +37,7 @@ def open_(runs: Runs, name: str, seed: int, step: int | None = None) -> Subject:
     runs: of the study.
     name: an arm, or one of config.asked.
     seed: of its run.
-    step: of its last stage; None: the last.
+    step: of its last stage; None: what config.asked says, or else the last.
 
   Raises:
     UserError: there is none of that name, it is not trained, or its spec or a corpus
@@ -47,11 +47,13 @@ def open_(runs: Runs, name: str, seed: int, step: int | None = None) -> Subject:
   asked = runs.experiment.asked.get(name)
   system_prompt = text(runs, name)
   found = about(runs, name, seed, step)
+  if step is None and asked is not None:
+    step = asked.step
   weights = runs.weights(path, seed, step)
   model = Model(weights.params, weights.cfg, runs.tokenizer)
   if asked is not None and asked.steer is not None and asked.steer.scale != 0:
     model = _steered(runs, model, asked, f"config.asked.{name}.steer, seed {seed}")
-  differs_in_text = asked is None or asked.steer is not None
+  differs_in_text = asked is None or asked.is_other_model
   return Subject(model, system_prompt, found, differs_in_text)
 
 
@@ -67,6 +69,8 @@ def identity(runs: Runs, name: str) -> dict[str, Any] | None:
   if asked is None:
     return None
   found: dict[str, Any] = {"system_prompt": text(runs, name)}
+  if asked.step is not None:
+    found["step"] = asked.step
   if asked.steer is not None:
     fields = dataclasses.asdict(asked.steer) | {"batch_size": None}
     corpora = {
@@ -80,8 +84,12 @@ def identity(runs: Runs, name: str) -> dict[str, Any] | None:
 def about(runs: Runs, name: str, seed: int, step: int | None = None) -> dict[str, Any]:
   """Returns which checkpoint a subject is; see `Subject`."""
   path = runs.experiment.subject_path(name)
-  if path and step is None:
-    step = runs.last_step(path, seed)
+  asked = runs.experiment.asked.get(name)
+  if step is None and asked is not None:
+    step = asked.step
+  if path:
+    last = runs.last_step(path, seed)  # an unfinished run is never used
+    step = last if step is None else step
   found = {
     "study": runs.experiment.name,
     "arm": name,
@@ -89,7 +97,6 @@ def about(runs: Runs, name: str, seed: int, step: int | None = None) -> dict[str
     "step": step,
     "identity": records.sha256_json(runs.meta(path, seed))[:16],
   }
-  asked = runs.experiment.asked.get(name)
   return found if asked is None else found | {"asked": asked.says()}
 
 
