@@ -113,6 +113,7 @@ def _summary(
       )
       for arm in settings.arms
     },
+    "asked": settings.asked,
     "contrasts": [
       *(
         contrast.to_json()

@@ -310,15 +310,22 @@ def _list_missing(
   results: Results, settings: Settings, present: set[tuple[str, str, int]]
 ) -> None:
   names = settings.evals or tuple(sorted({name for name, _, _ in present}))
-  results.num_expected = len(names) * len(settings.arms) * len(settings.seeds)
+  results.num_expected = sum(
+    len(settings.seeds)
+    for arm in settings.arms
+    for name in names
+    if settings.is_asked(arm, name)
+  )
   results.num_present = sum(name in names for name, _, _ in present)
   for name in names:
     lacking = {
       arm: [seed for seed in settings.seeds if (name, arm, seed) not in present]
       for arm in settings.arms
+      if settings.is_asked(arm, name)
     }
+    is_empty = all(seeds == list(settings.seeds) for seeds in lacking.values())
     lacking = {arm: seeds for arm, seeds in lacking.items() if seeds}
-    if all(lacking.get(arm) == list(settings.seeds) for arm in settings.arms):
+    if is_empty:
       results.missing.append(f"{name}: no arm has answers yet")
       continue
     for arm, seeds in lacking.items():

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msm_jax import asked as asked_lib
 from msm_jax import fields
+from msm_jax.asked import AskedConfig
 from msm_jax.errors import UserError
 from msm_jax.report.curve_settings import Curve, Pareto, parse_curves, parse_pareto
 from msm_jax.report.grid_settings import Grid, parse_grids
@@ -38,6 +40,10 @@ class Settings:
     own_differences: alike, with a side among `own_contrasts`; a side that is none of
       them counts on the other one's evaluation and metric.
     arms: arm -> path of stages; short paths first, then in the order of the config.
+      Those of config.asked are among them, behind the arm that they are of.
+    asked: arm of config.asked -> what it is, in words.
+    left_out: arm of config.asked -> evaluations that it is not asked (see
+      `asked.evaluations`).
     controls: arms that are marked as controls.
     reference: the arm that every other one is also compared with; None for none.
     curves, pareto: see `curve_settings`.
@@ -63,6 +69,8 @@ class Settings:
   arms: dict[str, tuple[str, ...]]
   seeds: tuple[int, ...]
   evals: tuple[str, ...]
+  asked: dict[str, str]
+  left_out: dict[str, tuple[str, ...]]
   stages: dict[str, dict[str, Any]]
   corpora: dict[str, dict[str, Any]]
 
@@ -70,6 +78,10 @@ class Settings:
   def is_single(self) -> bool:
     """Whether the study has one seed, so that intervals are within it."""
     return len(self.seeds) == 1
+
+  def is_asked(self, arm: str, evaluation: str) -> bool:
+    """Whether an arm is asked an evaluation of the config."""
+    return evaluation not in self.left_out.get(arm, ())
 
   def run_paths(self) -> list[tuple[str, ...]]:
     """Returns every path of stages that some arm needs trained, prefixes first."""
@@ -94,6 +106,8 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     raise UserError("config.arms is empty: a report needs at least one arm")
   if not config.get("seeds"):
     raise UserError("config.seeds is empty: a report needs at least one seed")
+  asked = asked_lib.parse(config)
+  arms = asked_lib.subjects(arms, asked)
   for name in report:
     fields.check_known(name, _FIELDS, "config.report", "the report")
   rows = _tuples(report, "contrasts", (3, 5))
@@ -122,11 +136,23 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     arms=dict(sorted(arms.items(), key=lambda item: len(item[1]))),
     seeds=tuple(int(seed) for seed in config.get("seeds") or ()),
     evals=tuple(config.get("evals") or ()),
+    asked={name: one.says() for name, one in asked.items()},
+    left_out=_left_out(config, asked),
     stages=dict(config.get("stages") or {}),
     corpora=dict(config.get("corpora") or {}),
   )
   _check_names(settings)
   return settings
+
+
+def _left_out(
+  config: Mapping[str, Any], asked: Mapping[str, AskedConfig]
+) -> dict[str, tuple[str, ...]]:
+  found = {}
+  for name, one in asked.items():
+    kept = asked_lib.evaluations(config["evals"], one)
+    found[name] = tuple(each for each in config["evals"] if each not in kept)
+  return found
 
 
 def _headline(report: Mapping[str, Any]) -> tuple[str, str]:
