@@ -71,13 +71,15 @@ def run() -> None:
 
 def plan() -> None:
   """Prints what the study will cost; writes nothing."""
-  from data_gen.planning import tree as generation
+  from data_gen.planning import estimates, tree
   from msm_jax import graded, planning
 
-  workdir, experiment = _workdir(make=False), _experiment()
-  asked, unknown = graded.plan(experiment, _config(), workdir)
-  _print(generation.lines(_job(), workdir, asked))
-  _print([*unknown, *planning.lines(experiment, workdir)])
+  workdir, experiment, job = _workdir(make=False), _experiment(), _job()
+  corpora = estimates.plan(job, workdir)
+  asked, unknown = graded.plan(experiment, _config(), workdir, corpora)
+  costs = tree.whole(job, workdir, corpora, asked)
+  _print([*tree.lines(job, costs), *unknown])
+  _print(planning.lines(experiment, workdir, corpora, costs))
 
 
 def generate() -> None:
@@ -159,10 +161,9 @@ def _export_corpus(name: str) -> None:
   if name not in _config()["corpora"]:
     known = ", ".join(_config()["corpora"])
     raise UserError(f"--corpus={name} is not one of config.corpora: {known}")
-  out = pathlib.Path(_needed("out"))
   publishing.export(
     _workdir() / "corpus" / name,
-    out,
+    out := pathlib.Path(_needed("out")),
     layout=FLAGS.format or "jsonl",
     license=FLAGS.license,
     language=FLAGS.language,
@@ -218,8 +219,7 @@ def sample() -> None:
     tok, system = tokenizer.load(FLAGS.hf_dir), None
   else:
     experiment = _experiment()
-    arm, seed = _needed("arm"), _one_seed(experiment)
-    asked = subjects.open_(_study(experiment), arm, seed)
+    asked = subjects.open_(_study(experiment), _needed("arm"), _one_seed(experiment))
     cfg, params, tok = asked.model.cfg, asked.model.params, asked.model.tokenizer
     system = asked.system_prompt
   names = ("raw", "temperature", "max_new_tokens")

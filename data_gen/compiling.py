@@ -11,7 +11,6 @@ import json
 import pathlib
 import re
 import tempfile
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -30,20 +29,18 @@ def write_world(
   job: settings.Job, root: pathlib.Path, name: str, base: Mapping[str, Any]
 ) -> dict[str, Any]:
   """Writes records that the world draws, or its pairs; returns the manifest."""
-  world = offline.load_world(job.world, "config.world")
-  corpus = job.corpora[name]
-  if isinstance(corpus, settings.PairsCorpus):
-    rows = world.pairs()
-  else:
-    rows = list(_world_corpus(world, corpus, name))
+  rows = list(drawn(job, name, job.corpora[name]))
   manifest = {**base, "planned": len(rows), "rejected": 0}
   return _write(root / name, rows, manifest, rejects=())
 
 
-def _world_corpus(
-  world: types.ModuleType, corpus: settings.WorldCorpus, name: str
+def drawn(
+  job: settings.Job, name: str, corpus: settings.WorldCorpus | settings.PairsCorpus
 ) -> Iterable[dict[str, Any]]:
-  more = {}
+  """Returns the records of a corpus that a world draws; `name` is for messages."""
+  world, more = offline.load_world(job.world, "config.world"), {}
+  if isinstance(corpus, settings.PairsCorpus):
+    return world.pairs()
   if corpus.assistant_share is not None:
     if "assistant_share" not in inspect.signature(world.corpus).parameters:
       raise errors.UserError(

@@ -19,7 +19,7 @@ from typing import Any
 from data_gen import audit, compiling, generate, running, settings, unfinished
 from data_gen.chains import Chain
 from data_gen.engine import entries, ledger
-from data_gen.planning import calls, replay, tree
+from data_gen.planning import calls, estimates, replay, tree
 from data_gen.planning.seen import Sums, Yield
 from msm_jax import errors, records
 
@@ -76,7 +76,9 @@ def pilot(job: settings.Job, workdir: str | os.PathLike[str]) -> Iterator[str]:
       yield f"pilot of {name}: the size of {of} is not known yet; its own measures"
     yield from _try(alone, root, name)
   yield "the whole corpora, by what was measured:"
-  yield from tree.lines(dataclasses.replace(job, pilot=None), workdir)
+  whole = dataclasses.replace(job, pilot=None)
+  costs = estimates.plan(whole, workdir)
+  yield from tree.lines(whole, tree.whole(whole, workdir, costs))
 
 
 def _try(job: settings.Job, root: pathlib.Path, name: str) -> list[str]:

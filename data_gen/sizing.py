@@ -17,6 +17,7 @@ from msm_jax import errors, progress, records, tokenizer
 
 T = TypeVar("T")
 WORDS, TOKENS = "words", "tokens"
+TOKENS_BUDGET = "num_tokens"  # the field of a budget in tokens
 _TOKENS_PER_WORD = 4 / 3
 _USUAL_WORDS = 250  # of a record whose settings do not say how long it is
 # A first round makes as many records as if each were so many times as long as usual, or
@@ -225,7 +226,7 @@ def num_expected(corpus: Any, tokens_each: int) -> int | None:
   field = sizes.budget_field(corpus)
   if field is None:
     return None
-  per_unit = 1.0 if field == "num_tokens" else _TOKENS_PER_WORD
+  per_unit = 1.0 if field == TOKENS_BUDGET else _TOKENS_PER_WORD
   return math.ceil(getattr(corpus, field) * per_unit / tokens_each)
 
 

@@ -11,11 +11,13 @@ from typing import Any
 from msm_jax import asked as asked_lib
 from msm_jax import chat_setup, doses, origin, quantised, tree
 from msm_jax import fields as fields_lib
+from msm_jax import hardware as hardware_lib
 from msm_jax.asked import AskedConfig
 from msm_jax.errors import UserError
 from msm_jax.evals import kinds, reasoning_patterns
 from msm_jax.evals.kinds import KINDS
 from msm_jax.evals.reasoning_patterns import ReasoningPatternsConfig
+from msm_jax.hardware import Hardware
 from msm_jax.mixture import DataConfig
 from msm_jax.origin import ModelSettings
 from msm_jax.report.settings import from_config as report_settings
@@ -45,6 +47,7 @@ class Experiment:
   analyses: Mapping[str, Mapping[str, Any]]
   report: Mapping[str, Any]
   run: RunConfig
+  hardware: Hardware | None = None
 
   def paths(
     self, arm: str | None = None, stage: str | None = None
@@ -165,6 +168,7 @@ def parse(config: Mapping[str, Any]) -> Experiment:
     analyses={name: dict(value) for name, value in _analyses(config).items()},
     report=dict(config["report"]),
     run=run_config.parse(config.get("run", {})),  # configs of before have none
+    hardware=hardware_lib.parse(config.get("hardware")),  # for `plan`
   )
 
 

@@ -1,16 +1,18 @@
-"""Which evaluations of an experiment take a grader, and what their scores depend on."""
+"""What takes a grader in an experiment, and what its scores depend on."""
 
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from msm_jax import evaluation, prepare, records
+from msm_jax import evaluation
 from msm_jax import experiment as experiment_lib
-from msm_jax.evals import agreement, judge
-from msm_jax.evals.grading import Stage
+from msm_jax.evals import agreement, judge, reasoning_patterns
+from msm_jax.evals.grading import REHEARSAL, Stage
 from msm_jax.evals.kinds import KINDS, Kind
 from msm_jax.experiment import Experiment
+from msm_jax.planning import answers
+from msm_jax.planning.sizes import CorpusSize
 
 
 def names(experiment: Experiment) -> list[str]:
@@ -57,7 +59,10 @@ def digests(
 
 
 def plan(
-  experiment: Experiment, config: Mapping[str, Any], workdir: pathlib.Path
+  experiment: Experiment,
+  config: Mapping[str, Any],
+  workdir: pathlib.Path,
+  corpora: Mapping[str, CorpusSize],
 ) -> tuple[list[Any], list[str]]:
   """Returns (what graders will be asked, lines on what is not known of it).
 
@@ -65,10 +70,12 @@ def plan(
     experiment: what is evaluated, all arms and seeds of it.
     config: the whole config, as plain dicts.
     workdir: of the study; nothing is written.
+    corpora: their sizes, as they are or as they are planned.
   """
   found, unknown = [], []
   for name in names(experiment):
-    stages, each = stages_of(experiment, name), _num_answers(experiment, name, workdir)
+    stages = stages_of(experiment, name)
+    each = answers.num_answers(experiment, name, corpora)
     if stages is None or each is None:
       corpus = experiment.evals[name].get("corpus")
       why = "its kind does not say what it asks"
@@ -77,7 +84,53 @@ def plan(
       unknown.append(f"evaluation {name}: what grading costs is not known: {why}")
       continue
     found += _asked(experiment, config, workdir, name, stages, each)
+  for name in experiment.analyses:
+    analysed = list(_analysed(experiment, config, workdir, name, corpora))
+    found += analysed
+    if not analysed:
+      why = "how many transcripts it reads is not known yet"
+      unknown.append(f"analysis {name}: what it costs is not known: {why}")
   return found, unknown
+
+
+def _analysed(
+  experiment: Experiment,
+  config: Mapping[str, Any],
+  workdir: pathlib.Path,
+  name: str,
+  corpora: Mapping[str, CorpusSize],
+) -> Iterator[Any]:
+  """Yields what an analysis asks; nothing if its transcripts cannot be counted yet."""
+  fields = experiment_lib.analysis_config(name, experiment.analyses[name])
+  each = [
+    answers.num_answers(experiment, evaluation_, corpora)
+    for evaluation_ in fields.evaluations
+  ]
+  if None in each:
+    return
+  models = [(arm, seed) for arm in experiment.subjects for seed in experiment.seeds]
+  asked = [len(answers.models(experiment, one)) for one in fields.evaluations]
+  total = sum(n * times for n, times in zip(each, asked, strict=True))
+  said = REHEARSAL if judge.is_rehearsal(config, agreement.JUDGE) else ""
+  results = [evaluation.path_of(workdir, "", f"{said}{name}", *one) for one in models]
+  is_done = all(path.exists() for path in results)
+  proposed = (workdir / "evals" / "patterns" / f"{said}{name}.toml").exists()
+  read = [experiment.evals[one] for one in fields.evaluations]
+  longest = max(settings.get("max_new_tokens", 0) for settings in read)
+  for stage, requests, more in reasoning_patterns.planned(fields, total):
+    is_over = is_done or (proposed and stage.name != reasoning_patterns.PRESENT)
+    yield judge.asked(
+      config,
+      stage,
+      evaluation=f"{name} (analysis)",
+      about=f"patterns, {total:,} transcripts of {len(models)} models",
+      role=agreement.JUDGE,
+      requests=requests,
+      answered=requests * is_over,
+      spec=None,
+      answer_tokens=longest,
+      more=more,
+    )
 
 
 def _asked(
@@ -130,23 +183,3 @@ def _asked(
       answered=math.ceil(sample * stage.per_answer) * heard,
       **shared,
     )
-
-
-def _num_answers(
-  experiment: Experiment, name: str, workdir: pathlib.Path
-) -> int | None:
-  """Returns the answers of one arm and seed; None: its corpus is not there yet."""
-  fields, kind = fields_of(experiment, name), kind_of(experiment, name)
-  corpus, num_records = getattr(fields, "corpus", None), None
-  if corpus is not None:
-    directory = prepare.corpus_dir(workdir, corpus)
-    if not (directory / records.MANIFEST).exists():
-      return None
-    num_records = records.read_manifest(directory)["num_records"]
-  if kind.num_answers is not None:
-    return kind.num_answers(fields, num_records)
-  if num_records is None:
-    return None
-  most = getattr(fields, "max_items", None)
-  count = num_records if most is None else min(num_records, most)
-  return count * getattr(fields, "num_samples", 1)

@@ -221,10 +221,7 @@ def schedule(stage, num_rows: Sequence[int]) -> Schedule:
       that gets no row.
   """
   where = f"config.stages.{stage.name}"
-  counts = [_exact(part, size) for part, size in zip(stage.data, num_rows, strict=True)]
-  shares = {
-    i: part.amount[1] for i, part in enumerate(stage.data) if part.amount[0] == "share"
-  }
+  counts, shares = _amounts(stage, num_rows)
   exact = sum(counts)
   num_steps = _num_steps(stage, shares, num_rows, exact)
   if num_steps < stage.min_steps:
@@ -252,6 +249,21 @@ def schedule(stage, num_rows: Sequence[int]) -> Schedule:
       )
     counts[i] = count
   return Schedule(num_steps, tuple(counts), 0 if shares else left)
+
+
+def num_steps(stage, num_rows: Sequence[int]) -> int:
+  """Returns the optimizer steps of a stage, whether or not they are enough."""
+  counts, shares = _amounts(stage, num_rows)
+  return _num_steps(stage, shares, num_rows, sum(counts))
+
+
+def _amounts(stage, num_rows: Sequence[int]) -> tuple[list[int], dict[int, float]]:
+  """Returns (exact rows of each component, component -> its share)."""
+  counts = [_exact(part, size) for part, size in zip(stage.data, num_rows, strict=True)]
+  shares = {
+    i: part.amount[1] for i, part in enumerate(stage.data) if part.amount[0] == "share"
+  }
+  return counts, shares
 
 
 def _exact(part: DataConfig, num_rows: int) -> int:

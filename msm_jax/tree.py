@@ -74,7 +74,7 @@ def check_names(config: Mapping[str, Any]) -> None:
   corpora = list(config["corpora"])
   groups: list[tuple[str, Iterable[str]]] = [
     ("stages", config["stages"]),
-    ("arms", config["arms"]),
+    ("arms (or config.asked)", [*config["arms"], *(config.get("asked") or {})]),
     ("evals (or config.analyses)", evals),
     ("corpora", corpora),
   ]

@@ -30,6 +30,7 @@ _FREE = (
   "analyses",  # made again when they change
   "audit",
   "budget",
+  "hardware",
   "mesh",
   "model.adapter_from",
   "model.base_model",

@@ -6,8 +6,8 @@ import pathlib
 
 from small_study import CFG
 
-from msm_jax import experiment
-from msm_jax.fit import estimate, report, search, topology
+from msm_jax import experiment, topology
+from msm_jax.fit import estimate, report, search
 from msm_jax.fit.case import Case
 from msm_jax.fit.compiling import GIB, Compiled
 from msm_jax.models.config import ModelConfig

@@ -156,7 +156,7 @@ def test_a_plan_counts_answers_times_stages_in_every_tier(place, monkeypatch):
   parsed = experiment.parse(settings)
 
   def plan():
-    asked, unknown = graded.plan(parsed, settings, place / "w")
+    asked, unknown = graded.plan(parsed, settings, place / "w", {})
     assert not unknown
     job = job_settings.Job(
       corpora={},
@@ -165,7 +165,7 @@ def test_a_plan_counts_answers_times_stages_in_every_tier(place, monkeypatch):
       second_judge=job_settings.ClientSettings(**settings["second_judge"]),
       max_dollars=5.0,
     )
-    return "\n".join(tree.lines(job, place / "w", asked))
+    return "\n".join(tree.lines(job, tree.whole(job, place / "w", {}, asked)))
 
   text = plan()
   assert "evaluation qa: graded, 2 arms x 1 seeds x 6 answers" in text
@@ -180,7 +180,7 @@ def test_a_plan_counts_answers_times_stages_in_every_tier(place, monkeypatch):
   settings["judge"] = {"client": "offline", "model": "tiny"}
   del settings["agreement"], settings["second_judge"]
   assess(place, settings)
-  asked, _ = graded.plan(parsed, settings, place / "w")
+  asked, _ = graded.plan(parsed, settings, place / "w", {})
   assert [one.answered for one in asked] == [12]
 
 

@@ -8,8 +8,9 @@ import pytest
 from fit_cases import TOY, case_of
 from test_launch import CONFIG, ROOT, launch
 
+from msm_jax import topology
 from msm_jax.errors import UserError
-from msm_jax.fit import compiling, released, topology
+from msm_jax.fit import compiling, released
 from msm_jax.fit.compiling import GIB
 from msm_jax.models.config import LoraConfig
 
@@ -110,7 +111,8 @@ def test_the_memory_of_every_chip_is_what_the_compiler_says():
   code = """
 import sys
 import jax
-from msm_jax.fit import compiling, topology
+from msm_jax import topology
+from msm_jax.fit import compiling
 for name in topology.CHIPS:
   where = topology.parse(name)[-4]
   device = compiling._devices(where)[0]

@@ -5,8 +5,9 @@ import json
 
 import jax
 from fit_cases import TOY, Compiler, case_of, cheese, run_search
+from planned import lines as plan_lines
 
-from msm_jax import planning, records
+from msm_jax import records
 from msm_jax.fit import (
   case,
   estimate,
@@ -153,7 +154,7 @@ def test_the_plan_says_in_what_a_stage_is_held_and_that_it_counts_one_copy(tmp_p
       name: dataclasses.replace(stage, seq_len=64, loss_chunk_len=None, **settings)
       for name, stage in given.stages.items()
     }
-    lines = planning.lines(dataclasses.replace(given, stages=stages), tmp_path)
+    lines = plan_lines(dataclasses.replace(given, stages=stages), tmp_path)
     (found,) = (line for line in lines if "GiB over the mesh" in line)
     return found
 

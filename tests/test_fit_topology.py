@@ -3,8 +3,9 @@
 import pytest
 from fit_cases import MESH, case_of
 
+from msm_jax import topology
 from msm_jax.errors import UserError
-from msm_jax.fit import search, topology
+from msm_jax.fit import search
 
 
 @pytest.mark.parametrize(

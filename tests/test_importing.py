@@ -121,7 +121,8 @@ def test_plan_counts_rows_and_bytes_and_writes_nothing(tmp_path):
   job = settings.Job(corpora={"own": corpus}, max_dollars=0.0)
   cost = planning.plan(job, tmp_path)["own"]
   assert (cost.num_records, cost.requests, cost.dollars) == (10, 0, 0)
-  assert "MB in 1 files" in "\n".join(tree.lines(job, tmp_path))
+  costs = tree.whole(job, tmp_path, {"own": cost})
+  assert "MB in 1 files" in "\n".join(tree.lines(job, costs))
   assert not (tmp_path / "corpus").exists()
 
 

@@ -121,6 +121,8 @@ ORDER = [
   "origin",
   "chat_setup",
   "stages",
+  "topology",
+  "hardware",
   "tree",
   "doses",
   "report.parsing",

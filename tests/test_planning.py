@@ -126,13 +126,19 @@ def test_an_unknown_model_is_never_priced_at_any_tier(tmp_path):
   job = make_job(tmp_path, None, {"docs": DOCUMENTS}, model="gemini-of-tomorrow")
   cost = planning.plan(job, tmp_path)["docs"]
   assert set(cost.tiers.values()) == {None}
-  text = "\n".join(tree.lines(job, tmp_path))
+  text = told(job, tmp_path)
   assert "gemini-of-tomorrow: not known" in text
   assert text.count("$") == text.count("spent so far: $0.00") == 1
   priced = dataclasses.replace(job.teacher, prices=(1.0, 0.1, 2.0))
   job = dataclasses.replace(job, teacher=priced, judge=priced)
-  text = "\n".join(tree.lines(job, tmp_path))
+  text = told(job, tmp_path)
   assert "$1 in, $0.1 cached, $2 out" in text and "from the config's" in text
+
+
+def told(job, workdir):
+  """Returns what the plan says of dollars."""
+  costs = planning.plan(job, workdir)
+  return "\n".join(tree.lines(job, tree.whole(job, workdir, costs)))
 
 
 def listing(directory):
@@ -158,7 +164,7 @@ def test_what_the_ledger_has_is_measured_and_not_planned_again(stopped, tmp_path
   job, server = stopped
   before = listing(tmp_path)
   cost = planning.plan(job, tmp_path)["docs"]
-  text = "\n".join(tree.lines(job, tmp_path))
+  text = told(job, tmp_path)
   assert listing(tmp_path) == before
   assert sum(stage.answered for stage in cost.stages) == len(server.answered)
   paid = sum(server.answered.values()) * (100 * 0.3 + 50 * 2.5) / 1e6

@@ -8,6 +8,7 @@ import sys
 
 import jax
 import numpy as np
+import planned
 import pytest
 import small_study
 import test_train
@@ -238,7 +239,7 @@ def test_plan_and_fit_count_what_is_held(study):
   need = num_bytes(base) + 4 * num_bytes(adapter)  # two moments, gradients
   counters = planning.num_bytes(study.experiment, study.workdir) - need
   assert 0 <= counters < 64
-  text = "\n".join(planning.lines(study.experiment, study.workdir))
+  text = "\n".join(planned.lines(study.experiment, study.workdir))
   assert "base in nf4, adapters and gradients in float32" in text
 
 

@@ -7,6 +7,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planned
 import pytest
 import small_study
 import test_hf_processes
@@ -340,7 +341,7 @@ def test_the_plan_counts_what_is_held(trained, begun, model, gib):
     sum(leaf.size for leaf in jax.tree.leaves(t)) for t in lora.split(shapes)[::-1]
   ]
   need = gib(*sizes) / 2**30
-  lines = list(planning.lines(study.experiment, study.workdir))
+  lines = list(planned.lines(study.experiment, study.workdir))
   assert any(f"{need:.2f} GiB over the mesh" in line for line in lines)
   counters = planning.num_bytes(study.experiment, study.workdir) - gib(*sizes)
   assert 0 <= counters < 64
@@ -352,7 +353,7 @@ def test_the_plan_needs_no_checkpoint_of_the_run_that_it_begins_from(trained, tm
   )
   run = str(tmp_path / "w" / "runs" / "msm" / "seed0")
   parsed = experiment.parse(small_study.config(run, base_model=None))
-  text = "\n".join(planning.lines(parsed, pathlib.Path("nowhere")))
+  text = "\n".join(planned.lines(parsed, pathlib.Path("nowhere")))
   assert "model: 0.00M parameters" in text
 
 

@@ -99,7 +99,7 @@ def test_names_that_would_share_a_directory_are_refused(section, name, twin):
   value = next(iter(config[section].values()))
   config[section].setdefault(name, value)
   config[section][twin] = copy.deepcopy(config[section][name])
-  with pytest.raises(UserError, match=f"config.{section} has .* rename one of them"):
+  with pytest.raises(UserError, match=f"config.{section} .*has .* rename one of"):
     experiment.parse(config)
 
 

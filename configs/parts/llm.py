@@ -59,6 +59,7 @@ def study(name, model, *, max_dollars, chat_template=None, thinking=None, seeds=
   """
   c = skeleton.study(name, seeds, world="english")
   c.mesh.fsdp = -1
+  c.hardware = hardware()
   c.teacher = client()
   c.judge = client(temperature=0.0, max_output_tokens=1024)
   c.budget = ConfigDict(dict(max_dollars=max_dollars))
@@ -88,6 +89,25 @@ def study(name, model, *, max_dollars, chat_template=None, thinking=None, seeds=
     )
   )
   return c
+
+
+def hardware():
+  """Returns what `plan` counts hours for; nothing else reads it.
+
+  One host of v5p, four chips. The shares of the peak are assumptions: replace them by
+  what `perf/mfu` says of a run.
+  """
+  return ConfigDict(
+    dict(
+      slice="v5p:2x2x1",
+      num_slices=1,
+      mfu=0.4,
+      decode_mfu=0.02,  # drawing answers waits for memory
+      eval_tokens_per_sec=placeholder(float),  # measured, in place of decode_mfu
+      dollars_per_chip_hour=placeholder(float),
+      peak_flops_per_chip=placeholder(float),  # of chips that are in no table
+    )
+  )
 
 
 def client(temperature=1.0, max_output_tokens=8192):

@@ -62,10 +62,15 @@ TEXTS = {
   "answer_rule_cot": 500,
 }
 VERDICT = 60
+UNEXPLAINED = 40  # an answer that gives no reason: one or two sentences
+# Words of a document, and of a conversation, that the offline teacher writes.
+OFFLINE_WORDS = {"english": (240, 23), "tiny": (45, 16)}
 # The stages whose answer is, or becomes, the text of a record.
 WRITERS = ("document", "draft", "rule_document", "answer", "answer_rule", "answer_cot",
            "answer_rule_cot", "universe_document", "quiz_answer",
            *(f"rewrite_{how}" for how in passes.ASKED))  # fmt: skip
+# Those, and the stages that write the same text once more.
+TEXT_STAGES = (*WRITERS, "revise", "universe_revise")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

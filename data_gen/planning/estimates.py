@@ -10,16 +10,17 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from data_gen import generate, settings
+from data_gen import compiling, generate, settings
 from data_gen import spec as specs
 from data_gen.engine import entries, ledger, reading
 from data_gen.importing import corpus as importing
 from data_gen.kinds import passes
 from data_gen.planning import passes as planning_passes
-from data_gen.planning import plain, replay, tariffs
+from data_gen.planning import plain, replay, tariffs, volume
 from data_gen.planning.calls import Call
 from data_gen.planning.plain import Estimate
 from data_gen.planning.seen import Seen, Tally, Yield
+from data_gen.planning.volume import NONE, Volume
 
 _MATCHED = ("match_types_of", "match_tokens_of")
 # Ends of the interval: (kept share is at its upper or lower end, tokens at theirs).
@@ -73,6 +74,7 @@ class CorpusCost:
     low, high: the 95 % interval of what is still to be asked, once the yield is known.
     note: what else there is to say.
     what: 'corpus', or 'evaluation' for what graders are asked.
+    volume: the usual size of a record; of an evaluation, nothing.
   """
 
   name: str
@@ -88,6 +90,7 @@ class CorpusCost:
   high: End | None = None
   note: str = ""
   what: str = "corpus"
+  volume: Volume = NONE
 
   @property
   def requests(self) -> int:
@@ -137,24 +140,35 @@ class _Planner:
     self._seen: dict[str, Seen] = {}
     self.costs: dict[str, CorpusCost] = {}
 
+  def _add(self, cost: CorpusCost) -> None:
+    known = {name: each.volume for name, each in self.costs.items()}
+    found = volume.of(
+      self._job,
+      cost.name,
+      self._root,
+      cost.num_records,
+      known,
+      None if cost.done else self._seen[cost.name],
+    )
+    self.costs[cost.name] = dataclasses.replace(cost, volume=found)
+
   def add(self, name: str, num_records: int | None) -> None:
     """Plans one corpus; `num_records` is None while it is not finished."""
     kind = self._job.corpora[name].kind
     paths = [self._root / name / generate.LEDGER, generate.ledger_of(self._root, name)]
     path = next((path for path in paths if path.exists()), paths[1])
     if num_records is not None:
-      self.costs[name] = CorpusCost(
-        name=name,
-        kind=kind,
-        done=True,
-        num_records=num_records,
-        spent=ledger.totals_in(path),
+      spent = ledger.totals_in(path)
+      self._add(
+        CorpusCost(
+          name=name, kind=kind, done=True, num_records=num_records, spent=spent
+        )
       )
       return
     answers = reading.Reading(path)
     self._seen[name] = replay.look(self._job, name, self._root, answers)
     cost = self._estimate(name)
-    self.costs[name] = dataclasses.replace(cost, spent=answers.totals)
+    self._add(dataclasses.replace(cost, spent=answers.totals))
 
   def _estimate(self, name: str) -> CorpusCost:
     corpus = self._job.corpora[name]
@@ -164,7 +178,8 @@ class _Planner:
       note = f"{num_bytes / 1e6:.1f} MB in {num_files} files"
       return dataclasses.replace(blank, num_records=num_rows, note=note)
     if isinstance(corpus, settings.PairsCorpus):
-      return blank
+      drawn = compiling.drawn(self._job, name, corpus)
+      return dataclasses.replace(blank, num_records=len(list(drawn)))
     if isinstance(corpus, settings.WorldCorpus):
       return dataclasses.replace(blank, num_records=corpus.num_documents)
     if isinstance(corpus, settings.StrippedCorpus):

@@ -1,7 +1,8 @@
 """What the graders of evaluations will cost: answers of models times stages.
 
 Until their ledger has answers, the size of a prompt and of a verdict is assumed. What
-the ledger has of an evaluation that is not finished is not subtracted.
+the ledger has beyond the evaluations that are finished is subtracted from the others
+that ask the same grader the same stage, in their order.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from data_gen.engine import entries, ledger
 from data_gen.planning import calls, estimates, tariffs
 from data_gen.planning.estimates import CorpusCost
 from data_gen.planning.seen import Sums
+from data_gen.teacher import PARSE_ATTEMPTS
 
 ASSUMPTIONS = (
   "answers of models as long as their max_new_tokens",
@@ -53,7 +55,9 @@ def costs(
   job: settings.Job, workdir: pathlib.Path, asked: Sequence[Asked]
 ) -> list[CorpusCost]:
   """Returns what each evaluation will cost, all stages of it together."""
-  measured = _measured(spending.grader_ledger(workdir))
+  book = spending.grader_ledger(workdir)
+  measured = _measured(book)
+  asked = _without_answered(job, asked, _num_answered(book))
   names = dict.fromkeys(one.evaluation for one in asked)
   return [
     _cost(job, [one for one in asked if one.evaluation == name], measured)
@@ -64,6 +68,37 @@ def costs(
 def spent(workdir: pathlib.Path) -> entries.Totals:
   """Returns what the graders have cost so far."""
   return ledger.totals_in(spending.grader_ledger(workdir))
+
+
+def _without_answered(
+  job: settings.Job, asked: Sequence[Asked], there: Mapping[tuple[str, str], int]
+) -> list[Asked]:
+  """Returns what is asked, with what a ledger has of unfinished evaluations."""
+  spare = dict(there)
+  for one in asked:
+    key = (one.stage, getattr(job, one.role).model)
+    spare[key] = spare.get(key, 0) - one.answered
+  found = []
+  for one in asked:
+    key = (one.stage, getattr(job, one.role).model)
+    more = max(min(spare[key], one.requests - one.answered), 0)
+    spare[key] -= more
+    found.append(dataclasses.replace(one, answered=one.answered + more))
+  return found
+
+
+def _num_answered(path: pathlib.Path) -> dict[tuple[str, str], int]:
+  """Returns (stage, model) -> questions with an answer.
+
+  Asking again because a verdict could not be read counts once.
+  """
+  found: dict[tuple[str, str], set[Any]] = {}
+  for row in _rows(path):
+    if row["status"] == entries.OK and "stage" in row:
+      key = (row["stage"], row["client"].get("model", ""))
+      asked = (row["prompt_hash"], row["sample_index"] // PARSE_ATTEMPTS)
+      found.setdefault(key, set()).add(asked)
+  return {key: len(asked) for key, asked in found.items()}
 
 
 _Measured = Mapping[tuple[str, str], tuple[Sums, Sums]]

@@ -81,6 +81,7 @@ class Tally:
     prompt, response: tokens per request that is over, also one that brought nothing:
       as billed, else four characters each.
     system: tokens of what the prompts begin with.
+    written: tokens of whole answers, without thoughts, at four characters each.
   """
 
   asked: int = 0
@@ -92,6 +93,7 @@ class Tally:
   prompt: Sums = dataclasses.field(default_factory=Sums)
   response: Sums = dataclasses.field(default_factory=Sums)
   system: Sums = dataclasses.field(default_factory=Sums)
+  written: Sums = dataclasses.field(default_factory=Sums)
 
   def add(self, request: protocol.Request, entry: entries.Entry | None) -> None:
     """Counts a request and its outcome, if it has one."""
@@ -104,6 +106,7 @@ class Tally:
     if entries.failure_of(entry):
       return
     self.whole += 1
+    self.written.add(pricing.estimate_tokens(entry.text))
     if request.schema is not None:
       self._parse(entry.text)
 

@@ -1,5 +1,6 @@
 """The plan of generation as lines of text for people."""
 
+import dataclasses
 import os
 import pathlib
 import textwrap
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from data_gen import settings
 from data_gen.engine import entries, pricing
-from data_gen.planning import calls, estimates, grading, tariffs
+from data_gen.planning import calls, grading, tariffs
 from data_gen.planning.estimates import CorpusCost, StageCost
 
 _HEAD = ("requests", "answered", "tokens in", "tokens out", "dollars")
@@ -15,25 +16,56 @@ _NOT_KNOWN = "-"
 _WIDTH = 100
 
 
-def lines(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Whole:
+  """What corpora and graders cost: what is still to be paid, and what was spent.
+
+  Attributes:
+    corpora: of each corpus.
+    graders: of each evaluation and analysis that asks one.
+    spent: on graders, so far.
+  """
+
+  corpora: Sequence[CorpusCost]
+  graders: Sequence[CorpusCost]
+  spent: entries.Totals
+
+  def dollars(self) -> float | None:
+    """Returns what is still to be paid; None where a price is not known."""
+    both = [*self.corpora, *self.graders]
+    return _sum(cost.dollars for cost in both if not cost.done)
+
+  def dollars_spent(self) -> float:
+    """Returns what was paid so far, lost answers at their most."""
+    found = [self.spent, *(cost.spent for cost in self.corpora)]
+    return float(sum(totals.spent + totals.unknown_at_most for totals in found))
+
+
+def whole(
   job: settings.Job,
   workdir: str | os.PathLike[str],
+  corpora: Mapping[str, CorpusCost],
   asked: Sequence[grading.Asked] = (),
-) -> Iterator[str]:
-  """Yields what the corpora of a job, and graders, will cost; writes nothing.
+) -> Whole:
+  """Returns what a study costs at its teacher and graders; writes nothing.
 
   Args:
     job: what to make.
     workdir: of the study.
+    corpora: as `estimates.plan` has them.
     asked: what graders will be asked.
-
-  Raises:
-    UserError: see `estimates.plan`.
   """
-  costs = list(estimates.plan(job, workdir).values())
-  graders = grading.costs(job, pathlib.Path(workdir), asked)
-  spent = grading.spent(pathlib.Path(workdir))
-  for line in _lines(job, costs, graders, spent):
+  place = pathlib.Path(workdir)
+  return Whole(
+    corpora=list(corpora.values()),
+    graders=grading.costs(job, place, asked),
+    spent=grading.spent(place),
+  )
+
+
+def lines(job: settings.Job, costs: Whole) -> Iterator[str]:
+  """Yields for people what a study costs at its teacher and graders."""
+  for line in _lines(job, costs.corpora, costs.graders, costs.spent):
     if len(line) <= _WIDTH or line.startswith("  "):
       yield line
     else:

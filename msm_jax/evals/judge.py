@@ -284,6 +284,7 @@ def asked(
   answered: int,
   spec: str | None,
   answer_tokens: int,
+  more: Mapping[str, str] | None = None,
 ) -> planning.Asked:
   """Returns the requests of a stage as `plan` counts them.
 
@@ -295,8 +296,9 @@ def asked(
     requests, answered: all of them, and those of finished evaluations.
     spec: name of the spec in the prompt, if there is one.
     answer_tokens: what an answer of a model has at most.
+    more: what else is known of the prompt's fields.
   """
-  fields = dict.fromkeys(_ANSWERS, "x" * (4 * answer_tokens))
+  fields = dict.fromkeys(_ANSWERS, "x" * (4 * answer_tokens)) | dict(more or {})
   if spec is not None:
     fields["spec_text"] = load_spec(config, spec).text
   return planning.Asked(

@@ -95,6 +95,8 @@ KINDS: Mapping[str, Kind] = {
     grade=inspect_kind.grade,
     check=inspect_settings.check,
     sources=inspect_settings.sources,
+    stages=inspect_settings.stages,
+    num_answers=inspect_settings.num_answers,
   ),
   "preference": Kind(config=preference.PreferenceConfig, ask=preference.ask),
   "choice": Kind(config=choice.ChoiceConfig, ask=choice.ask, check=choice.check),

@@ -25,7 +25,7 @@ import numpy as np
 
 from msm_jax.errors import UserError
 from msm_jax.evals import pattern_files, said_json
-from msm_jax.evals.grading import OK, Grader, Verdict
+from msm_jax.evals.grading import OK, Grader, Stage, Verdict
 from msm_jax.evals.pattern_files import Patterns
 
 REASONS, GROUPS, PRESENT = "pattern_reasons", "pattern_groups", "pattern_present"
@@ -46,6 +46,8 @@ _SCHEMAS: Mapping[str, Any] = {
   },
 }
 _AT_ONCE = 200  # reasons that are grouped by one request
+# Of a usual transcript, reason and pattern, for the plan.
+_REASONS_EACH, _REASON_TOKENS, _PATTERN_TOKENS = 3, 20, 30
 
 Line = Mapping[str, Any]
 
@@ -92,6 +94,28 @@ def check(config: ReasoningPatternsConfig, where: str, known: Iterable[str]) -> 
     )
   if config.start is not None:
     pattern_files.read(pattern_files.path_of(config.start))
+
+
+def planned(
+  config: ReasoningPatternsConfig, num_transcripts: int
+) -> list[tuple[Stage, int, Mapping[str, str]]]:
+  """Returns (stage, requests, what is known of its prompt's fields), for the plan."""
+  found: list[tuple[Stage, int, Mapping[str, str]]] = []
+  about = "x" * 4 * _PATTERN_TOKENS * config.max_patterns
+  if config.start is None:
+    read = min(config.max_extracted, num_transcripts)
+    tokens = _REASONS_EACH * _REASON_TOKENS
+    found.append((Stage(name=REASONS, response_tokens=tokens), read, {}))
+    num_parts = -(-read * _REASONS_EACH // _AT_ONCE)
+    joined = num_parts + (num_parts > 1)  # and once more what the parts became
+    tokens = _PATTERN_TOKENS * config.max_patterns
+    notes = "x" * 4 * _REASON_TOKENS * min(_AT_ONCE, read * _REASONS_EACH)
+    known = {"notes": notes, "max_patterns": str(config.max_patterns)}
+    found.append((Stage(name=GROUPS, response_tokens=tokens), joined, known))
+  tokens = _REASON_TOKENS // 2 * config.max_patterns  # a name, and yes or no
+  shown = {"patterns": about}
+  found.append((Stage(name=PRESENT, response_tokens=tokens), num_transcripts, shown))
+  return found
 
 
 def transcript(line: Line) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import jax
 
+from msm_jax import topology
 from msm_jax.errors import UserError
 from msm_jax.experiment import Experiment
 from msm_jax.fit import case as case_lib
-from msm_jax.fit import compiling, report, search, topology
+from msm_jax.fit import compiling, report, search
 from msm_jax.fit.search import Fit
 
 

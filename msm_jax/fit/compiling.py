@@ -27,7 +27,7 @@ from msm_jax import xla_flags
 from msm_jax.errors import UserError
 from msm_jax.fit import step
 from msm_jax.fit.case import Case
-from msm_jax.fit.topology import Topology
+from msm_jax.topology import Topology
 
 GIB = 2**30
 FAST = "O0"

@@ -22,8 +22,8 @@ from collections.abc import Mapping
 
 from msm_jax.fit import step
 from msm_jax.fit.case import Case
-from msm_jax.fit.topology import Topology
 from msm_jax.models.config import ModelConfig
+from msm_jax.topology import Topology
 
 GIB = 2**30
 

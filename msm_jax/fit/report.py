@@ -5,14 +5,14 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from msm_jax import records
+from msm_jax import records, topology
 from msm_jax.experiment import Experiment
 from msm_jax.fit import case as case_lib
-from msm_jax.fit import search, topology
+from msm_jax.fit import search
 from msm_jax.fit.case import Case
 from msm_jax.fit.compiling import GIB, Compiled
 from msm_jax.fit.search import Fit, Tried
-from msm_jax.fit.topology import Topology
+from msm_jax.topology import Topology
 
 FOLDER = "fit"
 CLASSES = {

@@ -12,12 +12,13 @@ which is what training gets and what is reported.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from msm_jax import topology
 from msm_jax.errors import UserError
-from msm_jax.fit import estimate, topology
+from msm_jax.fit import estimate
 from msm_jax.fit.case import Case
 from msm_jax.fit.compiling import FAST, GIB, Compiled, Request
-from msm_jax.fit.topology import Topology
 from msm_jax.models import remat
+from msm_jax.topology import Topology
 
 TIME_LIMIT_S = 1200.0
 # The least effort may need this much more, or less, than the usual one.

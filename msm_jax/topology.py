@@ -152,44 +152,50 @@ class Topology:
     return self.num_slices * (1 if alone else max(1, per_slice // 4))
 
 
-def parse(text: str, num_slices: int = 1) -> list[Topology]:
+def parse(text: str, num_slices: int = 1, where: str = "--topology") -> list[Topology]:
   """Returns the slices that `text` names: one, or all of a family, smallest first.
+
+  Args:
+    text: the name.
+    num_slices: so many of each.
+    where: what said so, for messages.
 
   Raises:
     UserError: there is no such TPU or slice.
   """
   if num_slices < 1:
-    raise UserError(f"--num_slices={num_slices} must be at least 1")
+    raise UserError(f"num_slices={num_slices} must be at least 1")
+  said = f"{where}={text}"
   match = re.fullmatch(r"([a-z0-9]+?)(?::([0-9x]+)|-(\d+))?", text.strip().lower())
-  chip = _chip(match[1] if match else text, text)
+  chip = _chip(match[1] if match else text, said)
   if match[2]:
-    shapes = [_shape(chip, match[2], text)]
+    shapes = [_shape(chip, match[2], said)]
   elif match[3]:
-    shapes = [_of_size(chip, int(match[3]), text)]
+    shapes = [_of_size(chip, int(match[3]), said)]
   else:
     shapes = [_sizes(shape) for shape in chip.shapes]
   return [Topology(chip, shape, num_slices) for shape in shapes]
 
 
-def _chip(name: str, text: str) -> Chip:
+def _chip(name: str, said: str) -> Chip:
   name = name.lower()
   if _ALIASES.get(name, name) in CHIPS:
     return CHIPS[_ALIASES.get(name, name)]
   if _NO_TPU.match(name):
     raise UserError(
-      f"--topology={text}: fit compiles for TPUs only ({', '.join(CHIPS)}). On a GPU "
+      f"{said}: fit compiles for TPUs only ({', '.join(CHIPS)}). On a GPU "
       "or a CPU `train` itself says at its first step whether a stage fits, and which "
       "settings lower its memory"
     )
   near = difflib.get_close_matches(name, CHIPS, n=1)
   hint = f"did you mean {near[0]}? " if near else ""
   raise UserError(
-    f"--topology={text}: {hint}the TPUs known are {', '.join(CHIPS)}: a family "
+    f"{said}: {hint}the TPUs known are {', '.join(CHIPS)}: a family "
     "(v5e), a slice (v5e:4x4, v5p:2x2x2) or Google Cloud's name of one (v5litepod-16)"
   )
 
 
-def _shape(chip: Chip, shape: str, text: str) -> tuple[int, ...]:
+def _shape(chip: Chip, shape: str, said: str) -> tuple[int, ...]:
   sizes = _sizes(shape)
   # Slices of v4, v5p and tpu7x are also made of whole cubes of 4 x 4 x 4.
   is_cubes = len(chip.shapes[0].split("x")) == len(sizes) == 3 and all(
@@ -197,15 +203,15 @@ def _shape(chip: Chip, shape: str, text: str) -> tuple[int, ...]:
   )
   if shape in chip.shapes or is_cubes:
     return sizes
-  raise UserError(f"--topology={text}: {_shapes_of(chip)}")
+  raise UserError(f"{said}: {_shapes_of(chip)}")
 
 
-def _of_size(chip: Chip, size: int, text: str) -> tuple[int, ...]:
+def _of_size(chip: Chip, size: int, said: str) -> tuple[int, ...]:
   counted = "TensorCores, two to a chip" if chip.cores_in_name == 2 else "chips"
   for shape in chip.shapes:
     if math.prod(_sizes(shape)) * chip.cores_in_name == size:
       return _sizes(shape)
-  raise UserError(f"--topology={text}: the number counts {counted}; {_shapes_of(chip)}")
+  raise UserError(f"{said}: the number counts {counted}; {_shapes_of(chip)}")
 
 
 def _shapes_of(chip: Chip) -> str:

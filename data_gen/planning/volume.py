@@ -1,0 +1,177 @@
+"""How many tokens the records of a corpus will have, for the steps of training.
+
+In this order: records that are there, or that a world draws for nothing, are measured;
+a budget of the config says it; answers of a teacher that the ledger has are measured;
+else the usual sizes of `calls`. Tokens are those of no particular tokenizer: four
+characters each, or 4/3 of a word; a turn has a few more, which a chat template puts
+around it.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from data_gen import compiling, settings, sizing
+from data_gen.engine import pricing
+from data_gen.importing import corpus as importing
+from data_gen.kinds import corpora, passes, sizes
+from data_gen.planning import calls
+from data_gen.planning.seen import Seen
+from msm_jax import records
+
+_SAMPLE = 200  # records, of which sizes are means
+_GIBBERISH = 3.0  # tokens of a word that is none
+_CHARS_PER_TOKEN = 4
+_TURN_TOKENS = 5  # that begin and end a turn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Volume:
+  """The usual size of a record, in tokens.
+
+  Attributes:
+    tokens: all of it.
+    targets: what the assistant says and thinks; of a document, all of it.
+  """
+
+  tokens: float
+  targets: float
+
+
+NONE = Volume(tokens=0.0, targets=0.0)
+
+
+def of(
+  job: settings.Job,
+  name: str,
+  root: pathlib.Path,
+  num_records: int,
+  known: Mapping[str, Volume],
+  seen: Seen | None,
+) -> Volume:
+  """Returns how long the records of a corpus are, or will be.
+
+  Args:
+    job: the whole job.
+    name: of the corpus.
+    root: where the corpora lie.
+    num_records: how many it has, or will have.
+    known: the volumes of the corpora that come before it.
+    seen: what its ledger says; None: it is finished.
+  """
+  corpus = job.corpora[name]
+  if seen is None:
+    return _measured(records.read_dataset(root / name, verify=False))
+  if isinstance(corpus, settings.WorldCorpus):
+    few = min(corpus.num_documents, _SAMPLE)
+    small = dataclasses.replace(corpus, num_documents=few)
+    return _measured(compiling.drawn(job, name, small))
+  if isinstance(corpus, settings.PairsCorpus):
+    return _measured(compiling.drawn(job, name, corpus))
+  found = _assumed(job, name, corpus, known, seen)
+  total = _budget(corpus)
+  if total is None or not num_records:
+    return found
+  scale = total / num_records / found.tokens
+  return Volume(tokens=found.tokens * scale, targets=found.targets * scale)
+
+
+def _budget(corpus: Any) -> float | None:
+  """Returns the tokens of a corpus whose config says how much it holds."""
+  field = sizes.budget_field(corpus)
+  if field is None:
+    return None
+  each = 1.0 if field == sizing.TOKENS_BUDGET else calls.TOKENS_PER_WORD
+  return getattr(corpus, field) * each
+
+
+def _measured(rows: Iterable[Mapping[str, Any]]) -> Volume:
+  tokens = targets = count = 0
+  for row in itertools.islice(rows, _SAMPLE):
+    count += 1
+    for role, text in _texts(row):
+      size = pricing.estimate_tokens(text)
+      tokens += size
+      targets += size * (role in (None, "assistant"))
+    tokens += _TURN_TOKENS * len(row.get("messages", ()))
+  return Volume(tokens=tokens / max(count, 1), targets=targets / max(count, 1))
+
+
+def _texts(row: Mapping[str, Any]) -> Iterable[tuple[str | None, str]]:
+  if row.get("text") is not None:
+    yield None, row["text"]
+  for turn in row.get("messages", ()):
+    for key in ("reasoning_content", "content"):
+      if isinstance(turn.get(key), str):
+        yield turn["role"], turn[key]
+
+
+def _assumed(
+  job: settings.Job,
+  name: str,
+  corpus: Any,
+  known: Mapping[str, Volume],
+  seen: Seen,
+) -> Volume:
+  if isinstance(corpus, settings.ImportCorpus):
+    whole = dataclasses.replace(corpus, max_records=None)
+    num_rows, num_bytes, _ = importing.count(name, whole)
+    return _document(num_bytes / _CHARS_PER_TOKEN / max(num_rows, 1))
+  if isinstance(corpus, settings.StrippedCorpus):
+    return _answered(calls.TEXTS["answer"])
+  if isinstance(corpus, passes.RewriteCorpus):
+    return known[corpus.of]
+  if isinstance(corpus, passes.PoisonCorpus):
+    clean = (corpus.min_prefix_chars + corpus.max_prefix_chars) / 2 / _CHARS_PER_TOKEN
+    gibberish = (corpus.min_gibberish + corpus.max_gibberish) / 2 * _GIBBERISH
+    return _document(min(clean, known[corpus.of].tokens) + gibberish)
+  written = _written(corpus, seen)
+  if hasattr(corpus, "answer_stage"):
+    return _answered(written) if written else _usual_talk(job, corpus)
+  return _document(written or _planned(job, corpus))
+
+
+def _written(corpus: Any, seen: Seen) -> float:
+  """Returns the mean size of the texts that a ledger has; 0: none."""
+  for stage in reversed(corpus.stages):
+    tally = seen.tallies.get(stage)
+    if stage in calls.TEXT_STAGES and tally is not None and tally.written.count:
+      return tally.written.mean
+  return 0.0
+
+
+def _planned(job: settings.Job, corpus: Any) -> float:
+  """Returns the size that a document is asked to have, else the usual one."""
+  if (offline := _offline_words(job)) is not None:
+    return offline[0] * calls.TOKENS_PER_WORD
+  while getattr(corpus, "twin_of", None) is not None:
+    corpus = job.corpora[corpus.twin_of]
+  if getattr(corpus, "guided", True) and hasattr(corpus, "mean_words"):
+    return corpus.mean_words * calls.TOKENS_PER_WORD
+  return calls.TEXTS[corpus.draft_stage]
+
+
+def _usual_talk(job: settings.Job, corpus: Any) -> Volume:
+  if (offline := _offline_words(job)) is not None:
+    tokens = offline[1] * calls.TOKENS_PER_WORD
+    return Volume(tokens=tokens + 2 * _TURN_TOKENS, targets=tokens / 2)
+  says_why = corpus.reasons or corpus.cot or corpus.style == corpora.RULE
+  return _answered(calls.TEXTS[corpus.answer_stage] if says_why else calls.UNEXPLAINED)
+
+
+def _offline_words(job: settings.Job) -> tuple[int, int] | None:
+  """Returns the lengths of an offline teacher's texts; None: another teacher."""
+  if job.teacher is None or job.teacher.client != "offline":
+    return None
+  return calls.OFFLINE_WORDS.get(job.teacher.model)
+
+
+def _document(tokens: float) -> Volume:
+  return Volume(tokens=tokens, targets=tokens)
+
+
+def _answered(tokens: float) -> Volume:
+  asked = calls.LISTS["questions"] + 2 * _TURN_TOKENS
+  return Volume(tokens=tokens + asked, targets=tokens)
