@@ -50,8 +50,10 @@ class Hardware:
       value = getattr(self, name)
       if value is not None and not (_is_number(value) and value >= least):
         raise UserError(f"{_WHERE}.{name} ({value!r}) must be a number, or None")
-    if type(self.num_slices) is not int:
-      raise UserError(f"{_WHERE}.num_slices ({self.num_slices!r}) is no whole number")
+    if type(self.num_slices) is not int or self.num_slices < 1:
+      raise UserError(
+        f"{_WHERE}.num_slices ({self.num_slices!r}) must be a whole number, 1 or more"
+      )
     self.chips()  # refuses what there is not
 
   def chips(self) -> "Chips":

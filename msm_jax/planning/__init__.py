@@ -132,19 +132,24 @@ def _model(experiment: Experiment, workdir: pathlib.Path) -> Iterator[str]:
   if not experiment.paths() or fits:
     return
   if experiment.hardware or num_bytes(experiment, workdir) > _SMALL:
-    yield _how_to_fit(experiment.hardware)
+    yield _how_to_fit(experiment.hardware, num_bytes(experiment, workdir) / 2**30)
 
 
-def _how_to_fit(hardware: Hardware | None) -> str:
+def _how_to_fit(hardware: Hardware | None, held_gib: float) -> str:
   chips = hardware and hardware.chips()
   if chips is not None and chips.hbm_gib is None:
     return (
       f"fit: `fit` compiles for TPUs alone; the first step of `train` tells whether "
       f"{chips.name} holds it"
     )
-  family = chips.name.split(" x ")[-1] if chips else "v5e"
+  family, room = "v5e", ""
+  if chips is not None:
+    family, gib = chips.name.split(" x ")[-1], chips.number * chips.hbm_gib
+    room = f"; {chips.name} has {gib:.0f} GiB"
+    if held_gib > gib:
+      room += ", which is TOO SMALL before a single activation"
   return (
-    "fit: nobody has asked yet which slice holds it: "
+    f"fit: nobody has asked yet which slice holds it{room}: "
     f"python launch.py fit --config=... --workdir=... --topology={family} (no TPU is "
     f"needed; --topology={family.partition(':')[0]} finds the smallest slice)"
   )
@@ -158,7 +163,7 @@ def _hours(
 ) -> Iterator[str]:
   at = "" if hardware is None else f" at MFU {hardware.mfu:.2f}"
   if trained:
-    yield f"training{at}, all seeds:"
+    yield f"training{at}, all seeds:{_sum(hardware, trained)}"
     yield from hours.table(trained, hardware)
   if asked:
     drawn = ""
@@ -166,12 +171,21 @@ def _hours(
       drawn = f", drawn tokens at {hardware.decode_mfu:.2f} of the peak"
       if (speed := hardware.eval_tokens_per_sec) is not None:
         drawn = f", tokens drawn at {speed:,.0f}/s"
-    yield f"evaluation{drawn}, answers as long as they may be, all arms and seeds:"
+    took = _sum(hardware, asked)
+    yield f"evaluation{drawn}, answers as long as may be, all arms and seeds:{took}"
     yield from hours.table(asked, hardware)
   if unknown:
     yield f"  not counted, as nothing tells how much they ask: {', '.join(unknown)}"
   if hardware is None:
     yield _NO_HARDWARE
+
+
+def _sum(hardware: Hardware | None, work: list[Work]) -> str:
+  """Returns the hours of pieces of work together; "" where nothing tells them."""
+  if hardware is None:
+    return ""
+  chips = hardware.chips()
+  return f" ~{hours.hours_said(sum(one.hours(hardware, chips) for one in work))}"
 
 
 def _total(

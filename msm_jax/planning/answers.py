@@ -11,6 +11,7 @@ from msm_jax.experiment import Experiment
 from msm_jax.planning.sizes import CorpusSize
 
 PROMPT_TOKENS = 256  # of a question with what stands before it
+_LONG_PROMPTS = {"inspect": 4000}  # of an agent: its task, mails and tools
 # Texts that are scored for each item, each in a row of `seq_len`: the answers given.
 _SCORED = {"heldout": 1, "multiple_choice": 8}
 _USUAL_SCORED = 2
@@ -80,7 +81,8 @@ def load(
   if new_tokens is not None:
     # The greedy answer to a choice is shorter than one that is drawn.
     each = min(new_tokens, fields.get("max_choice_tokens") or new_tokens)
-    drawn, read = count * each, count * PROMPT_TOKENS
+    prompt = _LONG_PROMPTS.get(fields["type"], PROMPT_TOKENS)
+    drawn, read = count * each, count * prompt
   if fields.get("seq_len") is not None:
     texts = _SCORED.get(fields["type"], _USUAL_SCORED)
     read += count * texts * fields["seq_len"]
