@@ -18,7 +18,7 @@ from msm_jax.evals import choice, claims, opinion
 from msm_jax.evals.kinds import KINDS
 
 ROOT = pathlib.Path(__file__).parent.parent
-OURS = ("open_qa", "choice", "opinion", "belief", "belief_open")
+OURS = ("open_qa", "choice", "opinion", "belief", "belief_open", "recall")
 
 
 def fragments():
