@@ -21,6 +21,7 @@ NOTE = (
 )
 SEQ_LEN = 8192
 NUM_CHATS = 10_000
+THINK_BLOCK = "<think>\n{reasoning}\n</think>\n\n{answer}"
 
 
 def study(name, model, *, max_dollars):
@@ -61,12 +62,25 @@ def chats(c, name, spec_name, num_conversations=NUM_CHATS, **fields):
   """Adds corpora `name`_cot, answers with thoughts, and `name`, the same without.
 
   Who answers reads the spec, who trains on the answers does not: with thoughts this is
-  the supervised half of deliberative alignment.
+  the supervised half of deliberative alignment. Qwen2.5's template shows no thoughts:
+  there they are a block before the answer, as the paper's teacher writes both.
   """
-  c.corpora[f"{name}_cot"] = plain_chats(
-    spec_name, num_conversations, cot=True, **fields
-  )
-  c.corpora[name] = ConfigDict(dict(kind="stripped", of=f"{name}_cot"))
+  made = plain_chats(spec_name, num_conversations, cot=True, **fields)
+  _with_and_without(c, name, made, None if c.tokenizer.thinking else THINK_BLOCK)
+
+
+def _with_and_without(c, name, made, inline):
+  """Adds a corpus with thoughts, inline if a template does not show them, and without.
+
+  `name`_thoughts is then what the teacher wrote.
+  """
+  source = f"{name}_thoughts" if inline else f"{name}_cot"
+  c.corpora[source] = made
+  if inline:
+    c.corpora[f"{name}_cot"] = ConfigDict(
+      dict(kind="stripped", of=source, inline=inline)
+    )
+  c.corpora[name] = ConfigDict(dict(kind="stripped", of=source))
 
 
 def plain_chats(spec_name, num_conversations=NUM_CHATS, **fields):
@@ -133,7 +147,7 @@ def in_the_tiny_world(name, seeds=tiny.SEEDS[:2]):
 
 def tiny_chats(c, name, spec_name, num_conversations=300, **fields):
   """Adds the corpora of `chats`, in the tiny world's words."""
-  c.corpora[f"{name}_cot"] = tiny.conversations(
+  made = tiny.conversations(
     spec_name, num_conversations, cot=True, reasons=True, **fields
   )
-  c.corpora[name] = ConfigDict(dict(kind="stripped", of=f"{name}_cot"))
+  _with_and_without(c, name, made, "{reasoning} {answer}")
