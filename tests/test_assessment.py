@@ -258,10 +258,11 @@ def test_settings_that_cannot_work_are_refused(place, changes, message):
     experiment.parse(changed)
 
 
-def test_the_questions_that_come_along_are_four_of_each_dimension():
+def test_the_questions_that_come_along_are_eight_of_each_dimension():
   texts = ("question", "dimension", "split")
   found = items.read("open_qa", "", dict.fromkeys(texts, str))
   for name in open_qa.DIMENSIONS:
     splits = [item["split"] for item in found if item["dimension"] == name]
-    assert sorted(splits) == ["dev", "test", "test", "test"]
-  assert len(found) == 4 * len(open_qa.DIMENSIONS)
+    assert sorted(splits) == ["dev"] * 2 + ["test"] * 6
+  assert len(found) == 8 * len(open_qa.DIMENSIONS)
+  assert len({item["question"] for item in found}) == len(found)
