@@ -177,6 +177,7 @@ def in_the_tiny_world(labels):
     c.specs[key] = tiny.spec("affordability" if key == "s" else name)
     c.corpora[f"msm_{key}"] = tiny.documents(
       key,
+      num_ideas=400,  # a spec of one section is one subdomain
       spec_type=spec_type,
       match_tokens_of=None if key == first else f"msm_{first}",
     )
