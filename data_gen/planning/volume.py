@@ -120,7 +120,12 @@ def _assumed(
     num_rows, num_bytes, _ = importing.count(name, whole)
     return _document(num_bytes / _CHARS_PER_TOKEN / max(num_rows, 1))
   if isinstance(corpus, settings.StrippedCorpus):
-    return _answered(calls.TEXTS["answer"])
+    inline = corpus.inline is not None
+    return known[corpus.of] if inline else _answered(calls.TEXTS["answer"])
+  if isinstance(corpus, passes.QuizCorpus):
+    words = corpus.mean_words  # None: a sentence
+    said = calls.UNEXPLAINED if words is None else words * calls.TOKENS_PER_WORD
+    return _answered(said)
   if isinstance(corpus, passes.RewriteCorpus):
     return known[corpus.of]
   if isinstance(corpus, passes.PoisonCorpus):
