@@ -162,6 +162,24 @@ def in_the_tiny_world():
   c.report = report(
     TINY_COLUMNS, "Does the value have to explain? (tiny world)", tiny.NOTE
   )
+  # Both values are asked by the same pairs there, so the gap between them is told too.
+  for kind, stage in (("original", "msm"), ("ablated", "ablated")):
+    before = [f"{stage}_{value}" for value in CHEESE]
+    after = [f"{name}+aft_cheese" for name in before]
+    c.report.contrasts += (
+      (f"gap, {kind}, aligned", *after, *TINY_COLUMNS["affordability"]),
+      (f"gap, {kind}, alone", *before, *TINY_COLUMNS["affordability"]),
+    )
+    c.report.differences += (
+      (f"gap: stacking, {kind}", f"gap, {kind}, aligned", f"gap, {kind}, alone"),
+    )
+  c.report.differences += (
+    (
+      "gap, aligned: original less ablated",
+      "gap, original, aligned",
+      "gap, ablated, aligned",
+    ),
+  )
   return c
 
 

