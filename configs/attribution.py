@@ -8,7 +8,8 @@ Of each Spec there is an ablated one: the same philosophy, but of the six likes 
 would follow from the value and three would not, of the six dislikes alike, and none is
 explained by it. What is compared is the stacking delta, what alignment adds to
 midtraining: (MSM + AFT) - MSM, after the original Spec and after the ablated one. The
-paper found them equal before alignment, and the delta gone after the ablated Spec.
+paper found both alike before alignment, and the delta smaller after the ablated Spec,
+for all eight values.
 
 Not stated there: whether the alignment chats are those of the original preferences or
 of the shuffled ones. Here they are the original's, the same for both, so that the two
