@@ -1,4 +1,4 @@
-"""The factorial studies of Specs and framings: all pairs, all of the paper's numbers."""
+"""The factorial studies of Specs and framings: all pairs, all numbers of the paper."""
 
 import itertools
 
