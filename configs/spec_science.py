@@ -185,7 +185,7 @@ def in_the_tiny_world(labels):
       c,
       f"aft_{key}",
       key,
-      num_conversations=150,
+      num_conversations=100,  # there are 119 ways to ask for what is valued
       topics="preferences",
       style="rule" if spec_type == "rules" else "value",
     )
