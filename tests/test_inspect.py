@@ -79,9 +79,9 @@ def speaking(tokens):
   """Yields a way to have `msm_jax/test` answer by a rule."""
   with pytest.MonkeyPatch.context() as patch:
 
-    def start(say, *, context_len=10_000, batch_size=4, tokenizer=tokens):
+    def start(say, *, context_len=10_000, batch_size=4, tokenizer=tokens, **asked):
       subject = stand_ins.Speaker(tokenizer, say, context_len)
-      asked = subject_api.Asked(subject=subject, mesh=None, about={"step": 7})
+      asked = subject_api.Asked(subject=subject, mesh=None, about={"step": 7}, **asked)
       patch.setitem(providers._served, "test", asked)
       model = get_model("msm_jax/test", memoize=False, batch_size=batch_size)
       return subject, model
@@ -122,6 +122,22 @@ def test_settings_reach_the_sampler_and_the_answer_says_whose_it_is(speaking):
   assert output.usage.output_tokens == len("one two three")
   assert output.metadata["checkpoint"] == {"step": 7}
   assert seed == seed_of(output.metadata["request"], 5)
+
+
+def test_a_system_prompt_of_the_study_stands_before_that_of_a_task(speaking):
+  subject, model = speaking(lambda prompt, seed: "one", system_prompt="Be ours.")
+  generate(model, ASK, [ASK[1]], max_tokens=4)
+  prompts = sorted((prompt for prompt, _, _ in subject.asked), key=len)
+  for prompt, system in zip(
+    prompts, ("Be ours.", "Be ours.\n\nBe brief."), strict=True
+  ):
+    messages = [{"role": "system", "content": system}, _turn("Hello")]
+    ids = subject_api.chat.encode_prompt(subject.tokenizer, messages)
+    assert prompt == subject.tokenizer.decode(ids)
+
+
+def _turn(text):
+  return {"role": "user", "content": text}
 
 
 def test_requests_of_the_same_time_share_batches_and_keep_their_answers(speaking):
