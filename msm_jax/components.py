@@ -141,6 +141,7 @@ def pack(
     "corpus": part.corpus,
     "share": part.amount[1] if part.amount[0] == "share" else None,
     "train_on": part.train_on,
+    **({} if part.system_prompt is None else {"system_prompt": part.system_prompt}),
     "amount": part.says(),
     "num_records": len(every),
     "num_documents": len(np.unique(used.records)),

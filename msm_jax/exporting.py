@@ -167,6 +167,7 @@ def _stage(runs: Runs, name: str, step: int | None) -> dict[str, Any]:
       part["corpus"]: {
         "sha256": manifest["identity"]["corpora"][part["corpus"]],
         "epochs": round(done * part["epochs"], 4),
+        **{key: part[key] for key in ("system_prompt",) if key in part},
       }
       for part in parts
     },

@@ -179,6 +179,8 @@ def test_a_system_prompt_stands_before_every_conversation_without_loss(workdir):
   manifest = make(workdir, behind, num_epochs=4.0)
   (part,) = manifest["components"]
   assert part["amount"] == "chat x 1 behind a system prompt"
+  assert part["system_prompt"] == "word3 word4"  # on the page and in model cards
+  assert "system_prompt" not in plain["components"][0]
   (before,) = plain["components"]
   assert part["num_target_tokens"] == before["num_target_tokens"]
   tok = tokenizer.load(workdir / "tokenizer")

@@ -225,3 +225,11 @@ def test_a_flipped_weight_gives_the_same_products(num_rows):
   w = rng.normal(size=(4, 16, 600)).astype(np.float32)
   found = jax.jit(matmul.project, static_argnums=2)(x, (matmul.flipped(w, 2),), 2)[0]
   np.testing.assert_allclose(found, np.tensordot(x, w, 2), rtol=1e-4, atol=1e-4)
+
+
+def test_a_system_prompt_has_no_place_before_plain_text():
+  how = {"raw": True, "temperature": 0.0, "max_new_tokens": 1}
+  with pytest.raises(
+    UserError, match="--raw: this arm is asked behind a system"
+  ):
+    sampling.complete_texts({}, None, None, ["a"], **how, system_prompt="b")

@@ -143,6 +143,7 @@ def adapted():
   return cfg, base, jax.tree.map(lambda leaf: leaf + 0.05, adapter)
 
 
+@pytest.mark.slow
 def test_adapters_are_steered_as_the_merged_model_is():
   cfg, base, adapter = adapted()
   params, tokens_BT = lora.join(base, adapter), jnp.arange(10).reshape(1, 10)
