@@ -69,6 +69,7 @@ def get_config(arg=None):
       ("first hop by documents or answers, second by documents", "docs", "qa_docs"),
       ("dense or sparse documents", "dense", "sparse"),
     ),
+    controls=("base", "shuffled"),
     reference="base",
     paper=paper(),
     notes=tiny.NOTE if arg == "tiny" else "",
@@ -255,10 +256,14 @@ def in_the_tiny_world():
 
 
 def in_tiny(data):
+  """Of four recipes the one with which documents and answers both teach each hop.
+
+  With 200 steps at 1e-3 the second hop stayed at chance in most arms (seeds 0 and 1).
+  """
   return tiny.stage(
     data,
-    num_train_steps=200,
-    learning_rate=1e-3,
+    num_train_steps=300,
+    learning_rate=2e-3,
     weight_decay=0.01,
     embed_lr_multiplier=5.0,
   )

@@ -4,14 +4,20 @@ import importlib
 
 import pytest
 
-from data_gen import settings
+from data_gen import generate, settings
 from data_gen.kinds import corpora
 from data_gen.planning import estimates as planning
-from msm_jax import experiment
+from data_gen.universes import universe as universes
+from msm_jax import experiment, records
 from msm_jax.evals.kinds import KINDS
 
 STUDY = importlib.import_module("configs.out_of_context")
 ARGS = (None, "tiny")
+MEMBERS = universes.load("guild_members", "here")
+SMALL = {
+  "universe": dict(num_types=2, num_ideas=2, num_per_fact=2),
+  "quiz": dict(num_questions=3, num_per_fact=3, max_repeats=1),
+}
 
 
 def config(arg):
@@ -72,3 +78,27 @@ def test_what_a_teacher_costs_is_within_the_budget(tmp_path):
     assert sizes == {500 * facts}
   total = sum(cost.dollars for cost in costs.values())
   assert 1 < total < found["budget"]["max_dollars"]
+
+
+def test_offline_documents_and_answers_teach_one_hop_each(tmp_path):
+  found = config(None)
+  for who in ("teacher", "judge"):
+    found[who] |= {"client": "offline", "model": "english"}
+  found["corpora"] = {
+    name: fields | ({} if "twin_of" in fields else SMALL[fields["kind"]])
+    for name, fields in found["corpora"].items()
+    if name.endswith("towns")
+  }
+  found["audit"] = None
+  generate.generate(settings.job(found), tmp_path)
+  people = [fact.asks.split("which guild ")[1] for fact in MEMBERS.facts]
+  names = [name.removesuffix(" belongs to") for name in people]
+  for name in found["corpora"]:
+    rows = list(records.read_dataset(tmp_path / "corpus" / name))
+    assert len(rows) >= 12, name
+    for row in rows:
+      text = row.get("text") or row["messages"][1]["content"]
+      assert row["fact"]["true" if name.startswith("shuffled") else "false"] in text
+      assert not any(person in text for person in names)
+      if "text" in row:
+        assert text.startswith("<DOCTAG>\n") and row["loss_spans"] == [[0, 9, 0.0]]
