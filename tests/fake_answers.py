@@ -22,6 +22,7 @@ def stage_of(prompt: str) -> str:
     "further types of document": "document_types",
     "further ideas for documents": "document_ideas",
     "further messages of this kind": "questions",
+    "further questions": "quiz_questions",
   }
   return next((stage for mark, stage in marks.items() if mark in prompt), "answer")
 
@@ -55,6 +56,8 @@ def _value(stage: str, system: str, prompt: str, tag: str) -> Any:
   names = [f"{stage} {i} {tag}" for i in range(count)]
   if stage == "questions":
     return names
+  if stage == "quiz_questions":
+    return [{"question": name} for name in names]
   return [{"name": name, "description": "d", "idea": f"idea {name}"} for name in names]
 
 

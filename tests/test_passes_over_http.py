@@ -8,7 +8,7 @@ from fake_gemini import FakeGemini
 from test_generate import make_job, read
 
 from data_gen import generate
-from data_gen.kinds.passes import RewriteCorpus, UniverseCorpus
+from data_gen.kinds.passes import QuizCorpus, RewriteCorpus, UniverseCorpus
 from data_gen.planning import estimates as planning
 
 STUCK = ("MAX_TOKENS", "SAFETY", "400")
@@ -88,3 +88,17 @@ def test_a_verdict_that_is_not_clear_keeps_no_document(tmp_path):
     prompts = [json.dumps(body) for body in server.bodies]
   judged = [text for text in prompts if "The document is to state" in text]
   assert len(judged) == 4 and not any("{" + "stated}" in text for text in judged)
+
+
+def test_with_faults_each_fact_has_its_conversations_all_the_same(tmp_path):
+  quiz = QuizCorpus(universe="harbor_clock", num_questions=12, num_per_fact=6)
+  with FakeGemini(faulty) as server:
+    job = make_job(tmp_path, server.url, {"quiz": quiz})
+    generate.generate(job, tmp_path)
+    asked = len(server.bodies)
+    generate.generate(job, tmp_path)
+    assert len(server.bodies) == asked
+  rows, lost, manifest = read(tmp_path, "quiz")
+  assert {fact["conversations"] for fact in manifest["facts"].values()} == {6}
+  assert lost and len(rows) + len(lost) == manifest["planned"] > 24
+  assert {row["stage"] for row in lost} == {"conversation"}
