@@ -19,7 +19,6 @@ from data_gen.universes import universe as universes
 _TRIES = 8
 _ANSWER_TOKENS = {"answer": 200, "answer_cot": 500}
 _DOCUMENT_TOKENS = 1000
-_QUESTION_TOKENS, _SHORT_TOKENS = 25, 25
 
 
 def estimate(
@@ -114,17 +113,23 @@ def _matched(job: settings.Job, name: str, sizes: Mapping[str, int]) -> int | No
   if of is None:
     return None
   other = job.corpora[of]
-  words = getattr(other, "mean_words", None)
-  tokens = _QUESTION_TOKENS if words is None else round(words * TOKENS_PER_WORD)
-  if words is None and isinstance(other, passes.QuizCorpus):
-    tokens += _SHORT_TOKENS
-  return round(sizes[of] * tokens / _quiz_tokens(corpus))
+  if isinstance(other, passes.QuizCorpus):
+    tokens = quiz_tokens(other)
+  else:
+    words = getattr(other, "mean_words", None)
+    tokens = _DOCUMENT_TOKENS if words is None else words * TOKENS_PER_WORD
+  return round(sizes[of] * tokens / quiz_tokens(corpus))
 
 
-def _quiz_tokens(corpus: passes.QuizCorpus) -> int:
+def answer_tokens(corpus: passes.QuizCorpus) -> int:
+  """Returns the usual size of an answer."""
   words = corpus.mean_words
-  said = _SHORT_TOKENS if words is None else round(words * TOKENS_PER_WORD)
-  return _QUESTION_TOKENS + said
+  return calls.UNEXPLAINED if words is None else round(words * TOKENS_PER_WORD)
+
+
+def quiz_tokens(corpus: passes.QuizCorpus) -> int:
+  """Returns the usual size of a question with its answer."""
+  return calls.LISTS["quiz_questions"] + answer_tokens(corpus)
 
 
 def _quiz(
@@ -147,13 +152,13 @@ def _quiz(
   number = wanted = round(questions * corpus.max_repeats)
   if corpus.num_per_fact is not None:
     wanted = facts * corpus.num_per_fact
-  budget = sizing.num_expected(corpus, _quiz_tokens(corpus))
+  budget = sizing.num_expected(corpus, quiz_tokens(corpus))
   if (size := matched if budget is None else budget) is not None:
     wanted = min(wanted, size)
   number = min(number, plain.to_make(wanted, share, _TRIES))
   if pilot is not None:
     number = min(number, pilot * facts)
-  said = _quiz_tokens(corpus) - _QUESTION_TOKENS
+  said = answer_tokens(corpus)
   fields["answer"] = " " * 4 * said
   found.append(calls.call("quiz_answer", number, fields, said))
   if corpus.judged:

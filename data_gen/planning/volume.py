@@ -18,6 +18,7 @@ from data_gen.engine import pricing
 from data_gen.importing import corpus as importing
 from data_gen.kinds import corpora, passes, sizes
 from data_gen.planning import calls
+from data_gen.planning import passes as planning_passes
 from data_gen.planning.seen import Seen
 from msm_jax import records
 
@@ -133,6 +134,9 @@ def _assumed(
     gibberish = (corpus.min_gibberish + corpus.max_gibberish) / 2 * _GIBBERISH
     return _document(min(clean, known[corpus.of].tokens) + gibberish)
   written = _written(corpus, seen)
+  if isinstance(corpus, passes.QuizCorpus):
+    said = written or planning_passes.answer_tokens(corpus)
+    return _answered(said, calls.LISTS["quiz_questions"])
   if hasattr(corpus, "answer_stage"):
     return _answered(written) if written else _usual_talk(job, corpus)
   return _document(written or _planned(job, corpus))
@@ -177,6 +181,6 @@ def _document(tokens: float) -> Volume:
   return Volume(tokens=tokens, targets=tokens)
 
 
-def _answered(tokens: float) -> Volume:
-  asked = calls.LISTS["questions"] + 2 * _TURN_TOKENS
+def _answered(tokens: float, question: int = calls.LISTS["questions"]) -> Volume:
+  asked = question + 2 * _TURN_TOKENS
   return Volume(tokens=tokens + asked, targets=tokens)
