@@ -9,12 +9,23 @@ WORKDIR ?= demo
 TEST_EXTRAS ?= dev,hf,data
 # Of the tests; each holds up to 4 GB.
 TEST_PROCESSES ?= 2
+STUDIES ?= msm_cheese msm_values msm_philosophy token_efficiency spec_science attribution \
+  framing anti_spec sdf negation_neglect poisoning cot_monitorability out_of_context \
+  disclosure alternatives stage_order
 BIN := $(VENV)/bin
 
-.PHONY: demo install install-test lint test test-slow
+.PHONY: demo install install-test lint studies test test-slow
 
 demo: install  ## train and evaluate the embedded default, then write its report
 	$(BIN)/python launch.py run --config=configs/cheese_tiny.py --workdir=$(WORKDIR)
+
+studies: install  ## every study of the literature in the tiny world
+	$(BIN)/python launch.py run --config=configs/tiny_world.py --workdir=models/tiny_world
+	@for study in $(STUDIES); do \
+	  echo "== $$study"; \
+	  JAX_COMPILATION_CACHE_DIR=$(CURDIR)/studies/.xla_cache $(BIN)/python launch.py run \
+	    --config=configs/$$study.py:tiny --workdir=studies/$$study || exit $$?; \
+	done
 
 install: $(BIN)/.installed
 
