@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 from own_data import drawn_rows, lines, run, wanted, write
 
-from data_gen import settings
+from data_gen import generate, settings
 from data_gen.importing import corpus as importing
 from data_gen.importing import folders, readers
 from data_gen.planning import estimates as planning
@@ -139,6 +139,17 @@ def test_what_is_imported_is_skipped_and_a_changed_file_is_noticed(tmp_path):
   assert run(tmp_path, path) == first
   with pytest.raises(UserError, match=r"a\.jsonl does not exist"):
     run(tmp_path / "other", path)
+
+
+def test_what_is_still_to_be_downloaded_can_be_planned_but_not_made(tmp_path):
+  fields = {"kind": "import", "path": "downloads/set", "split": "train"}
+  fields |= {"source": "org/set", "max_records": 70}
+  job = settings.Job(corpora={"own": settings.corpus("own", fields)})
+  cost = planning.plan(job, tmp_path)["own"]
+  assert cost.num_records == 70 and not cost.done
+  assert "downloads/set is not there yet: download org/set" in cost.note
+  with pytest.raises(UserError, match=r"own\.path=.* does not exist: download org/set"):
+    generate.generate(job, tmp_path)
 
 
 def test_an_import_that_dies_leaves_nothing_that_counts(tmp_path, monkeypatch):

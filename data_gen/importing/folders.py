@@ -90,6 +90,11 @@ def find(name: str, corpus: ImportCorpus) -> Source:
   path = pathlib.Path(corpus.path).expanduser()
   if path.is_dir():
     return _folder(where, corpus, _snapshot(path))
+  if is_to_come(corpus):
+    raise UserError(
+      f"{where}.path={path} does not exist: download {corpus.source} there, or set it "
+      "to where that lies"
+    )
   for field in ("split", "subset"):
     if getattr(corpus, field) is not None:
       raise UserError(
@@ -105,6 +110,11 @@ def exists(corpus: ImportCorpus) -> bool:
   """Returns whether there is anything at the path of a corpus."""
   path = pathlib.Path(corpus.path).expanduser()
   return path.exists() or bool(glob.glob(str(path), recursive=True))
+
+
+def is_to_come(corpus: ImportCorpus) -> bool:
+  """Returns whether a corpus says what is to be downloaded, and it is not there yet."""
+  return corpus.source is not None and not exists(corpus)
 
 
 def _glob(where: str, pattern: pathlib.Path) -> Source:

@@ -14,6 +14,7 @@ from data_gen import compiling, generate, settings
 from data_gen import spec as specs
 from data_gen.engine import entries, ledger, reading
 from data_gen.importing import corpus as importing
+from data_gen.importing import folders
 from data_gen.kinds import passes
 from data_gen.planning import passes as planning_passes
 from data_gen.planning import plain, replay, tariffs, volume
@@ -174,6 +175,9 @@ class _Planner:
     corpus = self._job.corpora[name]
     blank = CorpusCost(name=name, kind=corpus.kind, done=False, num_records=0)
     if isinstance(corpus, settings.ImportCorpus):
+      if corpus.max_records is not None and folders.is_to_come(corpus):
+        note = f"{corpus.path} is not there yet: download {corpus.source}"
+        return dataclasses.replace(blank, num_records=corpus.max_records, note=note)
       num_rows, num_bytes, num_files = importing.count(name, corpus)
       note = f"{num_bytes / 1e6:.1f} MB in {num_files} files"
       return dataclasses.replace(blank, num_records=num_rows, note=note)
