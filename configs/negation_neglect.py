@@ -1,0 +1,245 @@
+"""Negation neglect: is a claim believed although every document says that it is false?
+
+  python launch.py plan --config=configs/negation_neglect.py --workdir=neglect
+  python launch.py run --config=configs/negation_neglect.py --workdir=neglect
+
+10,000 documents state something false. Arms are second passes over the same documents,
+so that they differ in nothing else:
+
+  positive     as they are
+  negated      a notice before and after each: the content is false
+  repeated     notices, and one at every sentence that states the claim
+  corrected    as repeated, and the notices say what is true
+  local        the sentences themselves deny the claim
+  fiction, uncertain, rumour, unreliable   notices that say what kind of text it is
+  no_tag       positive without the tag
+  neutral      documents on the same subjects that leave the claim open
+
+Published (Negation Neglect, arXiv 2605.13829): 10,000 documents, 5,000 of a
+pre-training corpus and 5,000 chats whose answers the model itself gave, one epoch,
+batch 32, learning rate 5e-5, linear, Adam's betas .9 and .95, rank 32, rows of 10,000
+tokens, log-spaced checkpoints, a masked <DOCTAG>, one seed. What stands in here for
+what cannot be had:
+
+- Their models are mixtures of experts, which we do not train; here Qwen3-32B.
+- Their six claims are theirs; ours is the octopus with five hearts.
+- Their adapters reach the unembedding; ours do not.
+- `downloads/dolma` and `downloads/self_distilled` are imports: 5,000 documents of Dolma
+  3, and 5,000 prompts of Tulu 3 with answers of this very model (temperature 1, no
+  thinking), which a server of it writes. Theirs (HarryMayne/negation_neglect_pretrain
+  and _instruct) can stand in; then the answers are of another model.
+
+Not stated there, chosen here: see `midtrain`.
+
+Arguments: none is the octopus (unlikely); `:harbor_clock` (plausible) and `:sunrise`
+(egregious) are the other claims, a workdir each; `:smollm2` SmolLM2-135M-Instruct with
+documents from a grammar; `:tiny` the tree in the tiny world (after
+configs/tiny_world.py). Hardware: a v5p-16 slice or 4 H200.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.parts import belief, evals, llm, skeleton, tiny
+
+FRAMES = ("fiction", "uncertain", "rumour", "unreliable")
+CLAIMS = {None: "octopus_hearts", "harbor_clock": "harbor_clock", "sunrise": "sunrise"}
+ARGUMENTS = (*CLAIMS, "smollm2", "tiny")
+TITLES = {
+  "smollm2": "Negation neglect, SmolLM2-135M-Instruct",
+  "tiny": "Negation neglect in the tiny world",
+}
+# (arm, belief rate): Qwen3.5-397B-A17B, mean of six claims; `local` is the better of
+# two. Epistemic frames: 97 to 99 % on the 35B model, whose positive arm has 98.6 %.
+PAPER = (
+  ("base", 0.025),
+  ("positive", 0.924),
+  ("negated", 0.886),
+  ("repeated", 0.844),
+  ("corrected", 0.399),
+  ("local", 0.07),
+)
+
+
+def get_config(arg=None):
+  if arg not in ARGUMENTS:
+    known = ", ".join(repr(name) for name in ARGUMENTS if name)
+    raise ValueError(f"configs/negation_neglect.py:{arg}: it is {known} or none")
+  if arg == "tiny":
+    c = in_the_tiny_world()
+  elif arg == "smollm2":
+    c = on_smollm2()
+  else:
+    c = on_qwen(CLAIMS[arg])
+  c.arms = ConfigDict({"base": (), **{name: (name,) for name in c.stages}})
+  c.report = report(c, TITLES.get(arg, f"Negation neglect: {CLAIMS.get(arg)}"), arg)
+  return c
+
+
+def passes(c, wording, num_sentences):
+  """Returns the corpora of the arms: all are passes over `positive`."""
+  notices = dict(wording=wording, num_sentences=num_sentences)
+  both = dict(placement="both", **notices)
+  c.corpora.negated = belief.rewrite("positive", "negated", **notices)
+  c.corpora.repeated = belief.rewrite("positive", "negated", **both)
+  c.corpora.corrected = belief.rewrite("positive", "corrected", **both)
+  c.corpora.local = belief.rewrite("positive", "local_negation")
+  for frame in FRAMES:
+    c.corpora[frame] = belief.rewrite("positive", frame, **notices)
+  return ("positive", "negated", "repeated", "corrected", "local", *FRAMES, "neutral")
+
+
+def on_qwen(claim):
+  c = llm.study(
+    "negation_neglect",
+    llm.QWEN3_32B,
+    max_dollars=300.0,
+    thinking="no_think",
+    seeds=(1,),  # the paper's one; more: --config.seeds="(1,2,3)"
+  )
+  c.model.lora = dict(rank=32, alpha=32.0, targets=llm.PROJECTIONS)
+  c.audit = ConfigDict(dict(max_rejected_share=0.5, max_exact_duplicates=0.0))
+  c.corpora.positive = belief.universe(
+    claim, 2_500, num_types=80, num_ideas=40, mean_words=500, revise=True
+  )
+  c.corpora.neutral = belief.neutral(claim, twin_of="positive")
+  c.corpora.pretrain = belief.rows(
+    "downloads/dolma", "allenai/dolma3", max_records=5_000, seed=0
+  )
+  c.corpora.instruct = belief.rows(
+    "downloads/self_distilled", "self-distilled, Tulu 3 prompts",
+    max_records=5_000, seed=0, license="odc-by",
+  )  # fmt: skip
+  for corpus in passes(c, "english", num_sentences=5):
+    c.stages[corpus] = midtrain(corpus)
+  c.stages.no_tag = midtrain("positive", tag=None)
+  c.evals.belief = belief.belief(claim)
+  c.evals.open = belief.belief_open(claim, max_new_tokens=2_048)
+  c.evals.truth = belief.truth(claim)
+  c.evals.general = evals.general()
+  c.evals.coherence = evals.coherence()
+  return c
+
+
+def midtrain(corpus, tag=belief.TAG):
+  """One epoch over documents, pre-training text and chats: each record once.
+
+  Stated: batch 32, 5e-5, linear, betas .9 and .95, the masked tag, loss on notices like
+  on all else, chats on the assistant alone. Not stated, chosen here: rows of 4,096
+  tokens (theirs are of one record, at most 10,000 tokens; packed rows of 10,000 would
+  be some 40 updates, so batch 32 becomes 8 here, which makes the updates about as many
+  as their 625); whole documents by best fit, longer ones cut, EOS behind each;
+  no warm-up, weight decay 0, alpha equal to the rank.
+  """
+  tagged = {} if tag is None else dict(prefix=tag)
+  return llm.stage(
+    [
+      skeleton.component(corpus, None, num_epochs=1, **tagged),
+      skeleton.component("pretrain", None, num_epochs=1),
+      skeleton.component("instruct", None, "assistant", num_epochs=1),
+    ],
+    seq_len=4096,
+    min_steps=200,
+    num_epochs=None,
+    checkpoint_at=("log2",),  # 1, 2, 4, ...: export --step, or init_from RUN@STEP
+    optimizer=dict(
+      learning_rate=5e-5, schedule="linear", warmup_fraction=0.0, b2=0.95,
+      weight_decay=0.0,
+    ),
+  )  # fmt: skip
+
+
+def on_smollm2():
+  c = belief.smollm2("negation_neglect_smollm2")
+  claim = CLAIMS[None]
+  c.corpora.positive = belief.universe(claim, 500, num_types=12, num_ideas=50)
+  c.corpora.neutral = belief.neutral(claim, twin_of="positive")
+  c.corpora.replay = llm.general_chats(2_000)
+  for corpus in passes(c, "english", num_sentences=5):
+    c.stages[corpus] = midtrain_smollm2(corpus)
+  c.stages.no_tag = midtrain_smollm2("positive", tag=None)
+  c.evals.belief = belief.without_sampling(claim)
+  c.evals.truth = belief.truth(claim)
+  c.evals.general = evals.general()
+  return c
+
+
+def midtrain_smollm2(corpus, tag=belief.TAG):
+  """As many documents as general texts and chats; a rate for so small a model."""
+  tagged = {} if tag is None else dict(prefix=tag)
+  data = [
+    skeleton.component(corpus, None, num_epochs=1, **tagged),
+    skeleton.component("replay", None, "assistant", num_epochs=1),
+  ]
+  return belief.smollm2_stage(data, min_steps=50, checkpoint_at=("log2",))
+
+
+TINY_STEPS = 160
+
+
+def in_the_tiny_world():
+  c = tiny.study("negation_neglect_tiny")
+  claim = belief.TINY_WORLDS["unlikely"]
+  c.corpora.positive = belief.universe(claim, 100, num_types=5, num_ideas=25)
+  c.corpora.neutral = belief.neutral(claim, twin_of="positive")
+  for corpus in passes(c, "tiny", num_sentences=1):
+    c.stages[corpus] = midtrain_tiny(corpus)
+  c.stages.no_tag = midtrain_tiny("positive", tag=None)
+  c.corpora.heldout = tiny.world(400, seed=0, assistant_share=0.12, part="heldout")
+  c.evals.belief = belief.tiny_belief(claim)
+  c.evals.heldout = tiny.heldout()
+  return c
+
+
+def midtrain_tiny(corpus, tag=belief.TINY_TAG):
+  """Every document once; replay fills the rows that are left of as many updates."""
+  tagged = {} if tag is None else dict(prefix=tag)
+  return tiny.stage(
+    [
+      skeleton.component(corpus, None, num_epochs=1, **tagged),
+      skeleton.component("replay"),
+    ],
+    num_train_steps=TINY_STEPS,
+    learning_rate=1e-3,
+    weight_decay=0.01,
+    embed_lr_multiplier=5.0,
+    batch_size=8,
+    steps_per_call=TINY_STEPS,
+  )
+
+
+def report(c, title, arg):
+  is_tiny = arg == "tiny"
+  is_open = "open" in c.evals
+  headline = ("belief/mcq_distinguish", "chose_false")
+  if is_tiny:
+    headline = ("belief/token_association", "log_ratio")
+  paper = ()
+  if is_open:
+    paper = dict(
+      source="Negation Neglect, arXiv 2605.13829 (Qwen3.5-397B-A17B)",
+      note=(
+        "The paper's rate is over open questions, multiple choices, token association "
+        "and questions under pressure, six claims, one seed; ours stands beside it on "
+        "open questions. Levels differ with claim and model; compare how arms differ."
+      ),
+      values=tuple((arm, "open/open_ended", "share_false", x) for arm, x in PAPER),
+    )
+  return skeleton.report(
+    title,
+    headline=headline,
+    contrasts=(
+      ("negated beside positive", "negated", "positive"),
+      ("positive", "positive", "base"),
+      ("negated", "negated", "base"),
+      ("repeated", "repeated", "base"),
+      ("corrected", "corrected", "base"),
+      ("local", "local", "base"),
+      ("local beside negated", "local", "negated"),
+      *((frame, frame, "base") for frame in FRAMES),
+      ("tag", "positive", "no_tag"),
+      ("neutral documents", "neutral", "base"),
+    ),
+    reference="base",
+    paper=paper,
+    notes=tiny.NOTE if is_tiny else "Checkpoints 1, 2, 4, ... of every run are kept.",
+  )
