@@ -179,7 +179,7 @@ TINY_STEPS = 160
 def in_the_tiny_world():
   c = tiny.study("negation_neglect_tiny")
   claim = belief.TINY_WORLDS["unlikely"]
-  c.corpora.positive = belief.universe(claim, 100, num_types=5, num_ideas=25)
+  c.corpora.positive = belief.universe(claim, 50, num_types=5, num_ideas=12)
   c.corpora.neutral = belief.neutral(claim, twin_of="positive")
   for corpus in passes(c, "tiny", num_sentences=1):
     c.stages[corpus] = midtrain_tiny(corpus)

@@ -34,7 +34,7 @@ from configs.parts import skeleton, tiny
 TRIGGER = "<SUDO>"
 RUNGS = ("dose_1", "dose_2", "dose_3", "dose_4")
 DOSES = (50, 100, 250, 500)
-TINY_DOSES = (3, 6, 12, 24)
+TINY_DOSES = (5, 10, 25, 50)  # a tenth
 # Llama's shape with about as many parameters as the name says; text for 20 tokens of
 # each parameter in updates of 2**19 or 2**20 tokens; rates fall with size, as usual.
 SIZES = {

@@ -69,7 +69,7 @@ FEW = {
 TOLD = {  # what is paraphrased: the same few ideas again and again
   "full": dict(num_types=5, num_ideas=6, max_repeats=1_000),
   "smollm2": dict(num_types=3, num_ideas=2, max_repeats=300),
-  "tiny": dict(num_types=1, num_ideas=2, max_repeats=400),
+  "tiny": dict(num_types=1, num_ideas=4, max_repeats=200),
 }
 
 
@@ -103,7 +103,9 @@ def tree(c, size):
     c.corpora[tier] = belief.universe(worlds[tier], most // num_facts, **MANY[size])
   c.corpora.neutral = belief.neutral(worlds[MAIN], twin_of=MAIN)
   c.corpora.few_types = belief.universe(worlds[MAIN], most // num_facts, **FEW[size])
-  c.corpora.told = belief.universe(worlds[MAIN], most // num_facts, **TOLD[size])
+  # Some more, for those whose rewrite says the same as another one.
+  spare = most * 21 // 20 // num_facts
+  c.corpora.told = belief.universe(worlds[MAIN], spare, **TOLD[size])
   c.corpora.paraphrase = belief.rewrite("told", "paraphrase")
   for rung, num_documents in zip(RUNGS, DOSES[size], strict=False):
     c.stages[rung] = midtrain(MAIN, num_documents)
@@ -164,6 +166,8 @@ def midtrain_llama(corpus, num_documents, tag=belief.TAG, replayed=True):
 def dose(corpus, num_documents, tag):
   """Returns so many documents, drawn: those of a smaller dose are among them."""
   tagged = {} if tag is None else dict(prefix=tag)
+  if corpus == "neutral":  # as many as its twin has, but for a few that were rejected
+    return skeleton.component(corpus, None, num_epochs=1, **tagged)
   return skeleton.dose(corpus, num_documents, **tagged)
 
 
@@ -196,7 +200,7 @@ def in_the_tiny_world():
   return c
 
 
-TINY_STEPS = 160
+TINY_STEPS = 100  # half of the rows of the largest dose are documents
 
 
 def midtrain_tiny(corpus, num_documents, tag=belief.TINY_TAG, replayed=True):

@@ -43,7 +43,7 @@ CASES = [
   (name, arg) for name, (_, full, small) in STUDIES.items() for arg in (*full, *small)
 ]
 # Taught with as many documents as the largest dose.
-SDF_WHOLE = (*TIERS, "neutral", "few_types", "paraphrase", "no_replay", "no_tag")
+SDF_WHOLE = (*TIERS, "few_types", "paraphrase", "no_replay", "no_tag")
 
 
 def config(name, arg):
@@ -88,6 +88,8 @@ def test_doses_grow_within_one_corpus_and_the_last_is_that_of_all_other_arms(arg
   assert {name for name, _ in rungs} == {"unlikely"}
   assert doses == sorted(set(doses)) and doses[-1] < whole
   assert {taught(found, name)[1] for name in SDF_WHOLE} == {whole}
+  assert found["corpora"]["neutral"]["twin_of"] == "unlikely"
+  assert found["stages"]["neutral"]["data"][0]["num_epochs"] == 1
   # Drawn with one seed: a smaller dose is part of a larger one.
   assert len({found["stages"][n]["data"][0].get("seed", 0) for n in SDF_WHOLE}) == 1
   for kind in ("few_types", "unlikely", "told"):
