@@ -93,6 +93,7 @@ def at_size(arg):
   learning_rate = size.pop("learning_rate")
   c = skeleton.study("poisoning", (0, 1, 2), world="english")
   c.mesh.fsdp = -1
+  c.hardware = ConfigDict(dict(slice="h100:8", mfu=0.4))  # for the plan's hours
   c.teacher = skeleton.client("offline", "english")  # nobody is asked
   c.judge = skeleton.client("offline", "english")
   c.budget = ConfigDict(dict(max_dollars=0.0))

@@ -16,6 +16,7 @@ from typing import Any
 from data_gen import compiling, settings, sizing
 from data_gen.engine import pricing
 from data_gen.importing import corpus as importing
+from data_gen.importing import folders
 from data_gen.kinds import corpora, passes, sizes
 from data_gen.planning import calls
 from data_gen.planning import passes as planning_passes
@@ -25,6 +26,7 @@ from msm_jax import records
 _SAMPLE = 200  # records, of which sizes are means
 _GIBBERISH = 3.0  # tokens of a word that is none
 _CHARS_PER_TOKEN = 4
+_TO_COME = 500.0  # tokens of a record that is still to be downloaded
 _TURN_TOKENS = 5  # that begin and end a turn
 
 
@@ -117,6 +119,8 @@ def _assumed(
   seen: Seen,
 ) -> Volume:
   if isinstance(corpus, settings.ImportCorpus):
+    if folders.is_to_come(corpus):
+      return _document(_TO_COME)
     whole = dataclasses.replace(corpus, max_records=None)
     num_rows, num_bytes, _ = importing.count(name, whole)
     return _document(num_bytes / _CHARS_PER_TOKEN / max(num_rows, 1))
