@@ -94,6 +94,8 @@ class Evaluation(Runs):
       found.append([shard["sha256"] for shard in shards])
       if self._kind(name).read is not None:
         found.append(self._items(name))
+      elif self._is_drawn(name):
+        found.append([item["id"] for item in self._items(name)])
     found.append(self.tokenizer.sha256())
     sources = self._kind(name).sources
     if sources is not None:
@@ -101,6 +103,13 @@ class Evaluation(Runs):
     if arm in self.experiment.asked:
       found.append({"asked": subjects.identity(self, arm)})
     return records.sha256_json(found)[:16]
+
+  def _is_drawn(self, name: str) -> bool:
+    """Returns whether it asks a part of pairs, of which it is drawn who stands for whom
+    (`items.taken`).
+    """
+    some = getattr(self._config(name), "max_items", None) is not None
+    return some and any("pair_id" in item for item in self._items(name))
 
   def _kind(self, name: str) -> Kind:
     return KINDS[self.experiment.evals[name]["type"]]

@@ -9,7 +9,7 @@ from eval_subjects import CUT, Scripted, exam, model, option_like
 
 from data_gen.worlds import tiny_pairs
 from msm_jax.errors import UserError
-from msm_jax.evals import choice, forced_choice, opinion, preference
+from msm_jax.evals import choice, forced_choice, items, opinion, preference
 
 CONFIG = choice.ChoiceConfig(
   corpus="items",
@@ -254,3 +254,23 @@ def test_the_pairs_of_the_tiny_world_are_scored_as_ever(tmp_path):
         wanted[f"prob_{tag}"] = 1 / (1 + math.exp(min(pair[1 - i] - pair[i], 700)))
         wanted[f"chose_{tag}_parsed"] = None if parsed is None else float(parsed == i)
     assert forced_choice.tag_scores(case.tags, pair, parsed) == wanted
+
+
+@pytest.mark.parametrize("max_items", [2, 100, 416, 831])
+def test_a_part_of_the_pairs_has_each_in_both_orders_and_all_wordings(max_items):
+  pairs = tiny_pairs.pairs()
+  taken = items.taken(pairs, max_items)
+  assert 0 < len(taken) <= max_items
+  orders = {}
+  for item in taken:
+    orders.setdefault(item["pair_id"], set()).add(item["order"])
+  assert set(map(frozenset, orders.values())) == {frozenset((0, 1))}
+  if max_items >= 100:  # no wording is left out, nor nearly
+    share = sum(name.endswith("-0") for name in orders) / len(orders)
+    assert 0.35 < share < 0.65
+    assert {item["category"] for item in taken} == {i["category"] for i in pairs}
+
+
+def test_items_that_are_no_pairs_are_taken_evenly():
+  assert items.taken(list(range(10)), 5) == [0, 2, 4, 6, 8]
+  assert items.taken(list(range(3)), None) == [0, 1, 2]

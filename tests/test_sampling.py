@@ -229,7 +229,5 @@ def test_a_flipped_weight_gives_the_same_products(num_rows):
 
 def test_a_system_prompt_has_no_place_before_plain_text():
   how = {"raw": True, "temperature": 0.0, "max_new_tokens": 1}
-  with pytest.raises(
-    UserError, match="--raw: this arm is asked behind a system"
-  ):
+  with pytest.raises(UserError, match="--raw: this arm is asked behind a system"):
     sampling.complete_texts({}, None, None, ["a"], **how, system_prompt="b")

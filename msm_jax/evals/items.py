@@ -4,6 +4,7 @@
 """
 
 import functools
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -89,9 +90,31 @@ def _check(item: Mapping[str, Any], fields: Mapping[str, Types], at: str) -> Non
 
 
 def taken(items: Sequence[Any], max_items: int | None) -> list[Any]:
-  """Returns at most `max_items` of them, evenly taken; None: all."""
-  count = len(items) if max_items is None else min(max_items, len(items))
-  return [items[i * len(items) // count] for i in range(count)]
+  """Returns at most `max_items` of them (one pair at least), evenly; None: all.
+
+  Items of one pair (`pair_id`: a question in both orders) stay together. Which pair
+  stands for its neighbours is drawn by its id: in a list of orders within wordings,
+  every second one would always be the same order.
+  """
+  if max_items is None or max_items >= len(items):
+    return list(items)
+  pairs: dict[Any, list[Any]] = {}
+  for number, item in enumerate(items):
+    own = item.get("pair_id") if isinstance(item, Mapping) else None
+    pairs.setdefault(number if own is None else own, []).append(item)
+  groups = list(pairs.items())
+  count = max(max_items * len(groups) // len(items), 1)
+  edges = [i * len(groups) // count for i in range(count + 1)]
+  found = []
+  for begin, end in itertools.pairwise(edges):
+    is_pair = len(groups) < len(items)
+    drawn = min(groups[begin:end], key=_drawn) if is_pair else groups[begin]
+    found += drawn[1]
+  return found
+
+
+def _drawn(group: tuple[Any, Any]) -> str:
+  return records.sha256_json(["taken", str(group[0])])
 
 
 def _lines(
