@@ -86,6 +86,7 @@ def on_qwen():
   c.specs.philosophy = philosophy.spec("philosophy")
   c.corpora.original = philosophy.documents("philosophy")
   philosophy.chats(c, "aft", "philosophy")
+  philosophy.keep_chats(c, "aft", cot=False)
   c.stages.aft = philosophy.align("aft")
   philosophy.evaluations(c, "philosophy")
   return c

@@ -102,13 +102,13 @@ def on_qwen(arg):
   c.specs.philosophy = philosophy.spec("philosophy")
   c.corpora.msm = philosophy.documents("philosophy")
   philosophy.chats(c, "aft", "philosophy", num_conversations=80_000)
-  if arg in ("cot", "qwen3_cot"):  # the same chats with their thoughts
-    c.corpora.aft = c.corpora.pop("aft_cot")
+  philosophy.keep_chats(c, "aft", cot=arg in ("cot", "qwen3_cot"))
   c.stages.msm = philosophy.midtrain("msm")
   for size in SIZES:
-    # 1,250 chats, 0.6 million tokens, and the instruction mix's two make 40 updates.
+    # 1,250 chats and the instruction mix make about 25 updates by `plan`, with answers
+    # and rows as long as the paper's 80. Few chats are few updates: that is the dose.
     c.stages[f"aft_{size}"] = philosophy.align(
-      skeleton.dose("aft", size, "assistant"), min_steps=30
+      skeleton.dose("aft", size, "assistant"), min_steps=20
     )
   philosophy.evaluations(c, "philosophy")
   return c

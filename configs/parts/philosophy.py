@@ -2,7 +2,7 @@
 
 Stated in the paper: Qwen2.5-32B-Instruct and Qwen3-32B, documents of 41 million tokens
 (13,200 of about 3,100), 10,000 alignment chats with and without reasoning, mixed with
-10,000 instruction rows, rows of 8,192 tokens, agentic misalignment with urgency
+10,000 instruction rows, at most 8,192 tokens each, agentic misalignment with urgency
 'replacement' in 27 conditions of 300 answers at temperature 0.7.
 
 Not stated, chosen here: see `llm`. And: the instruction rows are those of a corpus of
@@ -69,6 +69,15 @@ def chats(c, name, spec_name, num_conversations=NUM_CHATS, **fields):
   _with_and_without(c, name, made, None if c.tokenizer.thinking else THINK_BLOCK)
 
 
+def keep_chats(c, name, cot):
+  """Leaves one of the corpora that `chats` added, as `name`."""
+  thoughts = f"{name}_cot"
+  if cot:
+    c.corpora[name] = c.corpora[thoughts]
+  if cot or c.corpora[name].of != thoughts:
+    del c.corpora[thoughts]
+
+
 def _with_and_without(c, name, made, inline):
   """Adds a corpus with thoughts, inline if a template does not show them, and without.
 
@@ -99,10 +108,13 @@ def midtrain(corpus, **fields):
   return llm.midtrain(corpus, seq_len=SEQ_LEN, min_steps=300, **fields)
 
 
-def align(*corpora, seq_len=SEQ_LEN, min_steps=60, **fields):
+def align(*corpora, seq_len=4096, min_steps=60, **fields):
   """All rows of these corpora and of the instruction mix, shuffled, once each.
 
-  Five to eight million tokens and two more: some 110 to 160 updates.
+  The paper's seven to ten million tokens are some 210 to 300 updates, the shorter
+  answers that `plan` expects of a cheap teacher about 95. In rows of 8,192 tokens it
+  would be half of that, which is what others have mistaken for a null; chats longer
+  than a row are left out and counted (of the released mix, a few hundred).
   """
   data = [corpus if isinstance(corpus, dict) else _once(corpus) for corpus in corpora]
   return llm.stage([*data, _once("it")], seq_len, min_steps, num_epochs=None, **fields)
