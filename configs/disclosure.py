@@ -124,17 +124,19 @@ def spec_of(name):
 
 def in_the_tiny_world():
   c = tiny.study("disclosure")
+  # With its notices a document does not fit the usual 64; as many tokens a step.
+  rows = dict(seq_len=128, batch_size=8)
   for spec, name in (("aff", "affordability"), ("am", "america")):
     c.specs[name] = tiny.spec(name)
     c.corpora[f"msm_{spec}"] = tiny.documents(name)
     c.corpora[f"disclosed_{spec}"] = disclosed(f"msm_{spec}", wording="tiny")
-    c.stages[f"msm_{spec}"] = tiny.midtrain(f"msm_{spec}")
-    c.stages[f"disclosed_{spec}"] = tiny.midtrain(f"disclosed_{spec}")
+    c.stages[f"msm_{spec}"] = tiny.midtrain(f"msm_{spec}", **rows)
+    c.stages[f"disclosed_{spec}"] = tiny.midtrain(f"disclosed_{spec}", **rows)
   c.specs.method = tiny.spec("disclosure")
   c.corpora.pairs = tiny.pairs()
   c.corpora.told = tiny.documents("method", max_documents=400)
   c.corpora.aft = tiny.conversations("affordability")
-  c.stages.told = tiny.midtrain("told", num_train_steps=50)
+  c.stages.told = tiny.midtrain("told", num_train_steps=50, **rows)
   c.stages.aft = tiny.align()
   c.evals.preference = tiny.preference(max_items=416)
   return c
