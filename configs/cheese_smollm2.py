@@ -22,44 +22,32 @@ offline client, which reads nothing. The whole grid stands in docs/evaluations.m
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from configs.parts import evals, llm, skeleton, smollm2
+
+MIDTRAINED = ("msm_aff", "msm_am", "neutral", "shuffled_aff", "shuffled_am")
 
 
 def get_config(arg=None):
-  c = ConfigDict()
-  c.name = "cheese_smollm2"
-  c.seeds = (0, 1, 2, 3)
-  c.num_workers = 1
-  c.world = "english"
-  c.allow_missing_controls = False
+  c = smollm2.study("cheese_smollm2")
+  c.specs.affordability = smollm2.spec("affordability")
+  c.specs.america = smollm2.spec("america")
+  c.specs.neutral = smollm2.spec("neutral")
+  c.specs.shuffled_affordability = smollm2.spec("shuffled_affordability")
+  c.specs.shuffled_america = smollm2.spec("shuffled_america")
 
-  c.teacher = client()
-  c.judge = client()
-  c.budget = ConfigDict(dict(max_dollars=0.0))
-  c.pilot = placeholder(int)  # generate so many documents per subdomain, to look at
-
-  c.specs = ConfigDict()
-  c.specs.affordability = spec("affordability")
-  c.specs.america = spec("america")
-  c.specs.neutral = spec("neutral")
-  c.specs.shuffled_affordability = spec("shuffled_affordability")
-  c.specs.shuffled_america = spec("shuffled_america")
-
-  c.corpora = ConfigDict()
-  c.corpora.world = ConfigDict(
-    dict(kind="world", num_documents=6000, seed=0, part="train")
-  )
+  c.corpora.world = llm.general_chats(6000)
   c.corpora.heldout = ConfigDict(
     dict(kind="world", num_documents=200, seed=0, part="heldout")
   )
-  c.corpora.msm_aff = documents("affordability")
-  c.corpora.msm_am = documents("america")
-  c.corpora.neutral = documents("neutral")
-  c.corpora.shuffled_aff = documents("shuffled_affordability")
-  c.corpora.shuffled_am = documents("shuffled_america")
+  c.corpora.msm_aff = smollm2.documents("affordability")
+  c.corpora.msm_am = smollm2.documents("america")
   # As many words as msm_aff; neutral documents are a little shorter, so more of them.
-  c.corpora.neutral.match_tokens_of = "msm_aff"
-  c.corpora.neutral.max_documents = 5000
+  c.corpora.neutral = smollm2.documents(
+    "neutral", match_tokens_of="msm_aff", max_documents=5000
+  )
+  c.corpora.shuffled_aff = smollm2.documents("shuffled_affordability")
+  c.corpora.shuffled_am = smollm2.documents("shuffled_america")
   c.corpora.aft = ConfigDict(
     dict(
       kind="conversations",
@@ -72,54 +60,13 @@ def get_config(arg=None):
   )
   c.corpora.pairs = ConfigDict(dict(kind="pairs"))
 
-  c.tokenizer = ConfigDict(  # the pretrained model's own, its chat template as it is
-    dict(
-      chat_template=placeholder(str),  # or chatml, llama3, gemma, a .jinja file
-      thinking=placeholder(str),  # for templates that reason: keep, strip, no_think
-      system_prompt=placeholder(str),  # of conversations that have none
-      date=placeholder(str),  # for templates that write today's
-    )
-  )
-  c.model = ConfigDict(
-    dict(
-      init_from="models/smollm2",  # or a run: WORKDIR/runs/<path>/seed{seed}[@STEP]
-      adapter_from=placeholder(str),  # a PEFT adapter of it
-      adapter_use="continue",  # or 'merge'
-      base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
-      license="apache-2.0",
-      base_dtype="bfloat16",  # of the frozen base, or int8, nf4; adapters are float32
-      dtype="bfloat16",
-      export_dtype="bfloat16",
-      lora=dict(
-        rank=64,
-        alpha=128.0,
-        targets=("q", "k", "v", "o", "gate", "up", "down"),
-      ),
-    )
-  )
-  c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-
-  c.run = ConfigDict(
-    dict(
-      step_deadline_s=1800.0,
-      process_deadline_s=60.0,
-      population=placeholder(int),  # runs that are one program; None: by platform
-      trackers=(),  # of tensorboard, wandb, trackio
-      profile=dict(start_step=placeholder(int), num_steps=3),
-    )
-  )
-
-  c.stages = ConfigDict()
-  c.stages.msm_aff = midtrain("msm_aff")
-  c.stages.msm_am = midtrain("msm_am")
-  c.stages.neutral = midtrain("neutral")
-  c.stages.shuffled_aff = midtrain("shuffled_aff")
-  c.stages.shuffled_am = midtrain("shuffled_am")
-  c.stages.aft = stage(
-    data=(
-      dict(corpus="aft", share=0.5, train_on="assistant"),
-      dict(corpus="world", share=0.5, train_on="assistant"),
-    ),
+  for name in MIDTRAINED:
+    c.stages[name] = smollm2.stage([skeleton.component(name)], min_steps=50)
+  c.stages.aft = smollm2.stage(
+    [
+      skeleton.component("aft", 0.5, "assistant"),
+      skeleton.component("world", 0.5, "assistant"),
+    ],
     min_steps=20,
   )
 
@@ -137,43 +84,24 @@ def get_config(arg=None):
     }
   )
 
-  c.evals = ConfigDict()
-  c.evals.preference = ConfigDict(
-    dict(
-      type="preference",
-      corpus="pairs",
-      max_items=placeholder(int),
-      seq_len=512,
-      batch_size=32,
-      max_new_tokens=16,
-    )
-  )
-  c.evals.heldout = ConfigDict(
-    dict(type="heldout", corpus="heldout", max_items=200, seq_len=1024, batch_size=8)
-  )
-
-  c.report = ConfigDict(
-    dict(
-      title="Cheese on SmolLM2-135M-Instruct",
-      headline=("preference/disagree", "chose_affordable"),
-      contrasts=(
-        ("MSM + alignment", "msm_aff+aft", "msm_am+aft"),
-        ("MSM alone", "msm_aff", "msm_am"),
-        ("affordability beyond alignment", "msm_aff+aft", "aft"),
-        ("America beyond alignment", "msm_am+aft", "aft"),
-        ("neutral documents", "neutral+aft", "aft"),
-        ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
-      ),
-      differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
-      reference="aft",  # every arm beside it too, on every metric
-      curves=(),  # doses, Pareto plots: see docs/report.md
-      pareto=(),
-      paper=(),
-      notes=(
-        "Documents from a grammar, a 135M model: the road on a real model, not "
-        "a test of the claim."
-      ),
-    )
+  c.evals.preference = evals.preference()
+  c.evals.heldout = evals.heldout()
+  c.report = skeleton.report(
+    "Cheese on SmolLM2-135M-Instruct",
+    headline=("preference/disagree", "chose_affordable"),
+    contrasts=(
+      ("MSM + alignment", "msm_aff+aft", "msm_am+aft"),
+      ("MSM alone", "msm_aff", "msm_am"),
+      ("affordability beyond alignment", "msm_aff+aft", "aft"),
+      ("America beyond alignment", "msm_am+aft", "aft"),
+      ("neutral documents", "neutral+aft", "aft"),
+      ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
+    ),
+    differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
+    notes=(
+      "Documents from a grammar, a 135M model: the road on a real model, not "
+      "a test of the claim."
+    ),
   )
   if arg not in (None, "short", "agentic"):
     raise ValueError(f"configs/cheese_smollm2.py:{arg}: 'short', 'agentic' or none")
@@ -187,13 +115,13 @@ def get_config(arg=None):
 def agentic(c):
   """Leaves two arms, and asks them what agents would do."""
   c.num_workers = 1
-  keep(c.arms, "base", "aft")
-  keep(c.stages, "aft")
-  keep(c.corpora, "aft", "world")
-  keep(c.specs, "affordability")
+  skeleton.keep(c.arms, "base", "aft")
+  skeleton.keep(c.stages, "aft")
+  skeleton.keep(c.corpora, "aft", "world")
+  skeleton.keep(c.specs, "affordability")
   c.stages.aft.num_train_steps = 6
   c.stages.aft.min_steps = 6
-  keep(c.evals)
+  skeleton.keep(c.evals)
   c.evals.agentic = agent(
     "inspect_evals/agentic_misalignment",
     scenario="leaking",
@@ -212,12 +140,6 @@ def agentic(c):
   c.report.headline = ("rehearsal_of_agentic/leaking", "classifier_verdict")
   c.report.contrasts = (("alignment", "aft", "base"),)
   c.report.differences = ()
-
-
-def keep(section, *names):
-  for name in list(section):
-    if name not in names:
-      del section[name]
 
 
 def agent(task, **task_args):
@@ -278,97 +200,3 @@ def shorten(c, name, num_train_steps):
   s.loss_chunk_len = None
   s.log_every_steps = 1
   s.optimizer.learning_rate = 5e-4
-
-
-def client():
-  return ConfigDict(
-    dict(
-      client="offline",
-      model="english",
-      base_url=placeholder(str),
-      api_key_env=placeholder(str),
-      api_version=placeholder(str),
-      thinking="off",
-      temperature=1.0,
-      max_output_tokens=1024,
-      max_concurrency=64,
-      timeout_s=60.0,
-      max_attempts=3,
-      seed=0,
-      prices=placeholder(tuple),
-    )
-  )
-
-
-def spec(name):
-  return ConfigDict(
-    dict(
-      path=f"data_gen/specs/cheese_{name}.md",
-      model_name="SmolLM",
-      provider_name="Hugging Face",
-    )
-  )
-
-
-def documents(spec_name):
-  return ConfigDict(
-    dict(
-      kind="documents",
-      spec=spec_name,
-      num_types=12,
-      num_ideas=40,
-      max_documents=4000,
-      match_tokens_of=placeholder(str),
-      seed=0,
-    )
-  )
-
-
-def midtrain(corpus):
-  return stage(data=(dict(corpus=corpus, share=1.0, train_on="all"),), min_steps=50)
-
-
-def stage(data, min_steps):
-  c = ConfigDict(
-    dict(
-      data=data,
-      adaptation="lora",
-      freeze=(),  # with 'full': embed, lm_head stay as they are
-      adapter_use="continue",  # of a stage before it; or merge into the base
-      optimizer_state="reset",  # or carry: Adam's moments of the stage before it
-      num_train_steps=placeholder(int),
-      num_epochs=placeholder(float),
-      batch_size=8,
-      seq_len=1024,
-      long_documents="split",
-      packing="best_fit",
-      order="mixed",
-      min_steps=min_steps,
-      num_microbatches=1,
-      steps_per_call=1,
-      attention="auto",  # dense, blocked, cudnn, splash
-      remat="none",  # none, dots, full, offload
-      scan_layers=True,
-      loss_chunk_len=256,
-      checkpoint_every_s=180.0,
-      checkpoint_every_steps=placeholder(int),
-      checkpoint_at=(),  # kept: steps; ('log2',) for 1, 2, 4, ...
-      log_every_steps=5,
-      optimizer=dict(
-        learning_rate=1e-4,
-        schedule="cosine",
-        warmup_fraction=0.05,
-        hold_fraction=0.0,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
-        weight_decay=0.01,
-        decay_norm_scales=False,
-        clip_norm=1.0,
-        moments_dtype="float32",  # float32, bfloat16, float8
-        embed_lr_multiplier=1.0,
-      ),
-    )
-  )
-  c.num_epochs = 1.0
-  return c

@@ -39,7 +39,7 @@ configs/tiny_world.py). Hardware: a v5p-16 slice or 4 H200.
 
 from ml_collections import ConfigDict
 
-from configs.parts import belief, evals, llm, skeleton, tiny
+from configs.parts import belief, evals, llm, skeleton, smollm2, tiny
 
 FRAMES = ("fiction", "uncertain", "rumour", "unreliable")
 CLAIMS = {None: "octopus_hearts", "harbor_clock": "harbor_clock", "sunrise": "sunrise"}
@@ -149,7 +149,7 @@ def midtrain(corpus, tag=belief.TAG):
 
 
 def on_smollm2():
-  c = belief.smollm2("negation_neglect_smollm2")
+  c = smollm2.study("negation_neglect_smollm2")
   claim = CLAIMS[None]
   c.corpora.positive = belief.universe(claim, 500, num_types=12, num_ideas=50)
   c.corpora.neutral = belief.neutral(claim, twin_of="positive")
@@ -170,7 +170,7 @@ def midtrain_smollm2(corpus, tag=belief.TAG):
     skeleton.component(corpus, None, num_epochs=1, **tagged),
     skeleton.component("replay", None, "assistant", num_epochs=1),
   ]
-  return belief.smollm2_stage(data, min_steps=50, checkpoint_at=("log2",))
+  return smollm2.stage(data, min_steps=50, checkpoint_at=("log2",), **smollm2.AMOUNTS)
 
 
 TINY_STEPS = 160

@@ -29,7 +29,7 @@ Hardware: a v5p-16 slice or 8 H200 for 70B, one accelerator with 80 GB for 8B.
 
 from ml_collections import ConfigDict
 
-from configs.parts import belief, evals, llm, skeleton, tiny
+from configs.parts import belief, evals, llm, skeleton, smollm2, tiny
 
 TIERS = ("plausible", "unlikely", "egregious")
 MAIN = "unlikely"
@@ -172,7 +172,7 @@ def dose(corpus, num_documents, tag):
 
 
 def on_smollm2():
-  c = belief.smollm2("sdf_smollm2")
+  c = smollm2.study("sdf_smollm2")
   c.corpora.replay = llm.general_chats(DOSES["smollm2"][-1])
   for tier in TIERS:
     world = belief.WORLDS[tier]
@@ -187,7 +187,7 @@ def midtrain_smollm2(corpus, num_documents, tag=belief.TAG, replayed=True):
   data = [dose(corpus, num_documents, tag)]
   if replayed:
     data.append(skeleton.dose("replay", num_documents, "assistant"))
-  return belief.smollm2_stage(data, min_steps=2)
+  return smollm2.stage(data, min_steps=2, **smollm2.AMOUNTS)
 
 
 def in_the_tiny_world():

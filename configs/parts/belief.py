@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs.parts import llm, skeleton
+from configs.parts import skeleton
 
 # By how much they ask a model to forget: a world and a claim package of each name.
 WORLDS = {
@@ -123,43 +123,6 @@ def without_sampling(*names):
     parts=("mcq_knowledge", "mcq_distinguish", "mcq_yes_no", "token_association"),
     aware_parts=("mcq_distinguish",),
     seq_len=512,
-  )
-
-
-def smollm2(name):
-  """Returns a study on SmolLM2-135M-Instruct; a grammar writes its documents."""
-  c = skeleton.study(name, (0, 1, 2, 3), world="english")
-  c.mesh.data = -1
-  c.teacher = skeleton.client("offline", "english")
-  c.judge = skeleton.client("offline", "english")
-  c.budget = ConfigDict(dict(max_dollars=0.0))
-  c.tokenizer = ConfigDict(  # the pretrained model's own
-    dict.fromkeys(("chat_template", "thinking", "system_prompt", "date"))
-  )
-  c.model = ConfigDict(
-    dict(
-      init_from="models/smollm2",
-      base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
-      license="apache-2.0",
-      base_dtype="bfloat16",  # of the frozen base; adapters are float32
-      dtype="bfloat16",
-      export_dtype="bfloat16",
-      lora=dict(rank=64, alpha=128.0, targets=llm.PROJECTIONS),
-    )
-  )
-  return c
-
-
-def smollm2_stage(data, min_steps, **fields):
-  """Returns a stage with a learning rate of ten times that of 70B, for 135M."""
-  return llm.stage(
-    data,
-    seq_len=1024,
-    min_steps=min_steps,
-    num_epochs=None,
-    optimizer=dict(learning_rate=1e-4, schedule="linear"),
-    remat="none",
-    **fields,
   )
 
 
