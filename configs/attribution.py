@@ -14,7 +14,7 @@ for all eight values.
 Not stated there: whether the alignment chats are those of the original preferences or
 of the shuffled ones. Here they are the original's, the same for both, so that the two
 arms differ in their documents alone. Our ablated Specs say that value and preferences
-have nothing to do with each other; the paper's leave it open.
+have nothing to do with each other; the paper's, by its description, do not say so.
 
 Arguments: none is Llama-3.1-8B with the paper's eight values; `:cheese` the two in
 cheese, a quarter of the cost; `:tiny` these two in the tiny world (after
