@@ -28,11 +28,16 @@ key, in minutes, and with texts from a grammar:
 Hardware: one accelerator with 80 GB, or a v5e-8 slice. The model lies in
 models/llama-3.1-8b, as downloaded from Hugging Face (gated: its licence is accepted
 there), with a chat template in its tokenizer, which the base model does not have.
+
+`:released` is the same tree on what the paper's authors released, and asks their
+questions: see configs/parts/released.py for the data sets to download. Only the
+controls are generated. Beside the tree three arms with the instruction rows alone:
+they are what the paper calls baseline and MSM.
 """
 
 from ml_collections import ConfigDict
 
-from configs.parts import evals, llm, skeleton, tiny
+from configs.parts import evals, llm, released, skeleton, tiny
 
 MIDTRAINED = (
   "msm_aff", "msm_am", "neutral", "neutral_am", "shuffled_aff", "shuffled_am",
@@ -40,9 +45,12 @@ MIDTRAINED = (
 
 
 def get_config(arg=None):
-  if arg not in (None, "short", "tiny"):
-    raise ValueError(f"configs/msm_cheese.py:{arg}: 'short', 'tiny' or none")
-  c = in_the_tiny_world() if arg == "tiny" else on_llama()
+  if arg not in (None, "short", "tiny", "released"):
+    raise ValueError(
+      f"configs/msm_cheese.py:{arg}: 'short', 'tiny', 'released' or none"
+    )
+  made = {"tiny": in_the_tiny_world, "released": on_released}
+  c = made.get(arg, on_llama)()
   c.arms = ConfigDict(
     {
       "base": (),
@@ -75,6 +83,13 @@ def get_config(arg=None):
   )
   if arg == "short":
     short(c)
+  if arg == "released":
+    c.arms["it"] = ("it",)
+    c.arms["msm_aff+it"] = ("msm_aff", "it")
+    c.arms["msm_am+it"] = ("msm_am", "it")
+    c.report.headline = (released.PAIRS, "chose_affordable_either")
+    c.report.paper = paper_released()
+    c.report.notes = RELEASED_NOTE
   return c
 
 
@@ -125,6 +140,52 @@ def on_llama():
   return c
 
 
+RELEASED_NOTE = (
+  "Corpora, alignment chats and questions are those that the paper's authors released, "
+  "without its 2,500 rows on who the model is, which they did not; batch size, packing "
+  "and masks are ours, and so are the controls."
+)
+
+
+def on_released():
+  c = llm.study("msm_cheese_released", llm.LLAMA_8B, max_dollars=150.0)
+  c.tokenizer.chat_template = "llama3"
+  for name in ("neutral", "shuffled_affordability", "shuffled_america"):
+    c.specs[name] = spec(name)
+  c.corpora.msm_aff = released.documents_affordability()
+  c.corpora.msm_am = released.documents_america()
+  c.corpora.aft = released.cheese_chats()
+  c.corpora.update(released.cheese_instructions())
+  c.corpora[released.PAIRS] = released.pairs()
+  c.corpora[released.OPINIONS] = released.opinions()
+  c.corpora.heldout = ConfigDict(
+    dict(kind="world", num_documents=200, seed=0, part="heldout")
+  )
+  # As many words as what they stand beside. The released documents do not say of which
+  # type they are, so that types cannot be matched.
+  for name, of, about, seed in (
+    ("shuffled_aff", "msm_aff", "shuffled_affordability", 0),
+    ("shuffled_am", "msm_am", "shuffled_america", 0),
+    ("neutral", "msm_aff", "neutral", 0),
+    ("neutral_am", "msm_am", "neutral", 1),
+  ):
+    c.corpora[name] = llm.documents(
+      about,
+      max_documents=None,
+      match_tokens_of=of,
+      seed=seed,
+      filters=llm.filters(leakage_corpora=(released.PAIRS, released.OPINIONS)),
+    )
+  for name in MIDTRAINED:
+    c.stages[name] = llm.midtrain(name)
+  c.stages.aft = released.mixture("aft", *released.cheese_instructions())
+  c.stages.it = released.mixture(*released.cheese_instructions())
+  c.evals[released.PAIRS] = released.ask_pairs()
+  c.evals[released.OPINIONS] = released.ask_opinions()
+  c.evals.heldout = evals.heldout()
+  return c
+
+
 def in_the_tiny_world():
   c = tiny.study("msm_cheese")
   c.specs.affordability = tiny.spec("affordability")
@@ -147,16 +208,20 @@ def in_the_tiny_world():
   return c
 
 
+# The paper's Figure 2: arm -> chose the affordable one, pro-America; means over four
+# seeds, read at two decimals.
+LEVELS = {
+  "base": (0.23, 0.38),
+  "aft": (0.32, 0.36),
+  "msm_aff": (0.38, 0.36),
+  "msm_am": (0.28, 0.52),
+  "msm_aff+aft": (0.48, 0.38),
+  "msm_am+aft": (0.29, 0.55),
+}
+
+
 def paper():
-  """Returns the paper's Figure 2: means over four seeds, read at two decimals."""
-  levels = {  # arm: chose the affordable one, pro-America
-    "base": (0.23, 0.38),
-    "aft": (0.32, 0.36),
-    "msm_aff": (0.38, 0.36),
-    "msm_am": (0.28, 0.52),
-    "msm_aff+aft": (0.48, 0.38),
-    "msm_am+aft": (0.29, 0.55),
-  }
+  """Returns the paper's Figure 2 beside questions of ours."""
   price = ("preference/price_only", "chose_affordable")
   origin = ("preference/origin_only", "chose_american")
   return dict(
@@ -166,8 +231,33 @@ def paper():
       "America 400 pairs of political opinions, where ours are products. How arms "
       "differ can be compared, levels cannot."
     ),
-    values=tuple((arm, *price, pair[0]) for arm, pair in levels.items())
-    + tuple((arm, *origin, pair[1]) for arm, pair in levels.items()),
+    values=_values(LEVELS, price, origin),
+  )
+
+
+def paper_released():
+  """Returns the paper's Figure 2 beside its own questions.
+
+  Its baseline and its MSM arms have seen the instruction rows too.
+  """
+  trained = {"base": "it", "msm_aff": "msm_aff+it", "msm_am": "msm_am+it"}
+  return dict(
+    source="Li et al. 2026, Figure 2 (Llama-3.1-8B)",
+    note=(
+      "Its questions, asked in both orders, and of pairs for the name alone. How it "
+      "reads answers that choose none it does not say: here the likelier one counts."
+    ),
+    values=_values(
+      {trained.get(arm, arm): pair for arm, pair in LEVELS.items()},
+      (released.PAIRS, "chose_affordable_either"),
+      (released.OPINIONS, "chose_pro_america_either"),
+    ),
+  )
+
+
+def _values(levels, price, origin):
+  return tuple((arm, *price, pair[0]) for arm, pair in levels.items()) + tuple(
+    (arm, *origin, pair[1]) for arm, pair in levels.items()
   )
 
 

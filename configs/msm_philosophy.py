@@ -16,17 +16,26 @@ the tiny world (after configs/tiny_world.py): it shows that the tree runs, not m
 Hardware: the paper had 4 H200; a v5p-8 slice (`python launch.py fit` says). Needs
 `pip install 'msm-jax[eval]'`. What is the paper's and what is chosen here:
 configs/parts/philosophy.py.
+
+`:released` is the same tree for Qwen2.5 on what the paper's authors released
+(documents, chats, instruction rows, and their 151 questions), to be downloaded as
+configs/parts/released.py says. Only the neutral documents are generated.
 """
 
 from ml_collections import ConfigDict
 
-from configs.parts import philosophy, skeleton, tiny
+from configs.parts import philosophy, released, skeleton, tiny
 
 
 def get_config(arg=None):
-  if arg not in (None, "qwen3", "tiny"):
-    raise ValueError(f"configs/msm_philosophy.py:{arg}: 'qwen3', 'tiny' or none")
-  c = in_the_tiny_world() if arg == "tiny" else on_qwen(arg)
+  if arg not in (None, "qwen3", "tiny", "released"):
+    raise ValueError(
+      f"configs/msm_philosophy.py:{arg}: 'qwen3', 'tiny', 'released' or none"
+    )
+  if arg == "released":
+    c = on_released()
+  else:
+    c = in_the_tiny_world() if arg == "tiny" else on_qwen(arg)
   c.arms = ConfigDict(
     {
       "base": (),
@@ -43,6 +52,7 @@ def get_config(arg=None):
     {
       None: "The philosophy Spec on Qwen2.5-32B-Instruct",
       "qwen3": "The philosophy Spec on Qwen3-32B",
+      "released": "The philosophy Spec's released corpora on Qwen2.5-32B-Instruct",
       "tiny": "The tree of the philosophy study in the tiny world",
     }[arg],
     headline=tiny.HEADLINE if arg == "tiny" else headline,
@@ -54,7 +64,7 @@ def get_config(arg=None):
       ("neutral documents", "neutral+aft", "aft"),
     ),
     paper=() if arg == "tiny" else paper(arg),
-    notes=tiny.NOTE if arg == "tiny" else philosophy.NOTE,
+    notes={"tiny": tiny.NOTE, "released": RELEASED_NOTE}.get(arg, philosophy.NOTE),
   )
   return c
 
@@ -71,6 +81,38 @@ def on_qwen(arg):
   c.stages.aft = philosophy.align("aft")
   c.stages.aft_cot = philosophy.align("aft_cot")
   philosophy.evaluations(c, "philosophy")
+  return c
+
+
+RELEASED_NOTE = (
+  "Documents, chats, instruction rows and open questions are those that the paper's "
+  "authors released; the Spec that the grader reads, batch size, packing, masks and "
+  "one of three scenarios are ours. The paper's baseline and its arm with MSM alone "
+  "saw the instruction rows too."
+)
+
+
+def on_released():
+  name, model = "msm_philosophy_released", philosophy.MODELS[None]
+  c = philosophy.study(name, model, max_dollars=200.0)
+  c.specs.philosophy = philosophy.spec("philosophy")  # for the grader
+  c.specs.neutral = philosophy.spec("cheese_long_neutral")
+  c.corpora.msm = released.documents_philosophy()
+  # Without types to match: the released documents do not say theirs.
+  c.corpora.neutral = philosophy.documents(
+    "neutral", max_documents=None, match_tokens_of="msm"
+  )
+  c.corpora.aft = released.philosophy_chats("no-cot")
+  c.corpora.aft_cot = released.philosophy_chats("cot")
+  c.corpora.it = released.instructions()
+  c.corpora.questions = released.questions()
+  c.stages.msm = philosophy.midtrain("msm")
+  c.stages.neutral = philosophy.midtrain("neutral")
+  c.stages.aft = philosophy.align("aft")
+  c.stages.aft_cot = philosophy.align("aft_cot")
+  philosophy.evaluations(c, "philosophy")
+  del c.evals.qa["items"]
+  c.evals.qa.corpus = "questions"
   return c
 
 
@@ -104,12 +146,13 @@ def paper(arg):
       (4.00, 6.22, 8.07, 8.50, 8.75, 8.77),
       (0.54, 0.32, 0.41, 0.14, 0.10, 0.07),
     ),
-  }[arg]
+  }["qwen3" if arg == "qwen3" else None]
+  questions = "" if arg == "released" else " and its 151 questions are others"
   return dict(
     source="Li et al. 2026, Figure 4",
     note=(
-      "Its agents include exfiltration in its own scenario, its grader is another and "
-      "its 151 questions are others: compare how arms differ, not levels."
+      "Its agents include exfiltration in its own scenario, its grader is another"
+      f"{questions}: compare how arms differ, not levels."
     ),
     values=tuple(
       (arm, "qa", "rating", value) for arm, value in zip(arms, qa, strict=True)

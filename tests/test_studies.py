@@ -12,9 +12,9 @@ from msm_jax import experiment
 ROOT = pathlib.Path(__file__).parent.parent
 # Study -> (arguments for pretrained models, whether its effect can exist in small).
 STUDIES = {
-  "msm_cheese": ((None, "short"), True),
+  "msm_cheese": ((None, "short", "released"), True),
   "msm_values": ((None, "novelty"), True),
-  "msm_philosophy": ((None, "qwen3"), False),
+  "msm_philosophy": ((None, "qwen3", "released"), False),
   "token_efficiency": ((None, "cot", "qwen3", "qwen3_cot"), True),
   "spec_science": ((None, "qwen3", "general"), False),
   "attribution": ((None, "cheese"), True),

@@ -6,6 +6,7 @@
 Nothing of an evaluation set is lost: what is wrong with a row ends the import.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from data_gen.importing.settings import SKIP, ChoiceColumns
 SHAPE = "choice"
 MIRRORED = "mirrored"  # the reason of rows that may be skipped
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LETTERED = re.compile(r"[A-Z][.)]\s+")
 Option = dict[str, Any]
 
 
@@ -49,6 +51,11 @@ class Choices:
       question = row.get(columns.question_field)
       if fault := _fault_of_text(columns.question_field, question):
         return fault
+    if columns.question_ends is not None:
+      parts = self._within(question)
+      if isinstance(parts, Bad):
+        return parts
+      question, row = parts[0], {**row, columns.options_field: parts[1]}
     options = self._options(row)
     if isinstance(options, Bad):
       return options
@@ -61,6 +68,25 @@ class Choices:
       "options": options,
       **about,
     }
+
+  def _within(self, text: str) -> tuple[str, list[str]] | Bad:
+    """Returns the question and its options, which stand below it in lettered lines."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    at = [i for i, line in enumerate(lines) if _LETTERED.match(line)]
+    whole = bool(at) and at[0] > 0 and at == list(range(at[0], at[0] + len(at)))
+    if not whole or "".join(lines[i][0] for i in at) != _LETTERS[: len(at)]:
+      return Bad(
+        f"field {self._columns.question_field!r} is {text!r:.80}: below a question it "
+        "has to have options, each in a line with its letter (A), from A on"
+      )
+    end = "\n".join(lines[at[-1] + 1 :])
+    if end != self._columns.question_ends:
+      return Bad(
+        f"field {self._columns.question_field!r} ends in {end!r:.80}, and "
+        f"question_ends is {self._columns.question_ends!r}"
+      )
+    options = [_LETTERED.sub("", lines[i]) for i in at]
+    return "\n".join(lines[: at[0]]).strip(), options
 
   def _options(self, row: Mapping[str, Any]) -> list[Option] | Bad:
     columns = self._columns

@@ -19,6 +19,7 @@ from data_gen.importing import (
   choices,
   choosing,
   dataset_card,
+  expected,
   folders,
   readers,
   shapes,
@@ -45,7 +46,7 @@ def identity(name: str, corpus: ImportCorpus) -> dict[str, Any] | None:
   """Returns the sha256 of every source file by name; None if there are no files.
 
   Raises:
-    UserError: what lies there cannot be used.
+    UserError: what lies there cannot be used, or is not what is expected.
   """
   if not folders.exists(corpus):
     return None
@@ -56,6 +57,7 @@ def identity(name: str, corpus: ImportCorpus) -> dict[str, Any] | None:
   for file in source.files:
     stat = file.path.stat()
     files[file.name] = _sha256(str(file.path), stat.st_size, stat.st_mtime_ns)
+  expected.check_files(name, corpus, source, files)
   return {"files": files, "split": source.split}
 
 
@@ -138,6 +140,7 @@ class _Import:
         raise errors.UserError(f"{file.path} changed while it was read: run again")
     kept, rejected = self._kinds.total(), self._reasons.total()
     corpus = self._corpus
+    revision = expected.revision(corpus, self._source)
     return {
       "planned": kept + rejected,
       "rejected": rejected,
@@ -152,6 +155,7 @@ class _Import:
       "columns_left_out": self._left_out(),
       "license": corpus.license or dataset_card.license_of(self._source.card),
       "source": corpus.source,
+      **({} if revision is None else {"revision": revision}),
       "language": corpus.language or self._origin("language"),
       "origin": {key: self._origin(key) for key in _ORIGIN} if self._note else None,
     }
@@ -175,17 +179,25 @@ class _Import:
   def _rows(self, doing: str) -> Iterator[tuple[str, dict[str, Any] | readers.Bad]]:
     """Yields (place, record or what is wrong) of every row."""
     limit = self._corpus.max_row_mb << 20
-    total, done = -(-self._source.num_bytes // _MB), 0
+    total, done, num_good = -(-self._source.num_bytes // _MB), 0, 0
+    fault = ""
     with progress.Progress(f"corpus {self._name}: {doing}", total, "MB") as bar:
       for file in self._source.files:
         prune = file.format in ("parquet", "arrow")
         for number, row, share in readers.rows(file, limit):
           place = f"{file.name}:{number}"
           self._num_rows += 1
-          yield place, self._shaper.record(row, place, prune)
+          made = self._shaper.record(row, place, prune)
+          if isinstance(made, readers.Bad):
+            fault = fault or f"{place}: {made.reason}"
+          else:
+            num_good += 1
+          yield place, made
           at = -(-(done + int(share * file.size)) // _MB)
           bar.advance(at - bar.done, rows=self._num_rows)
         done += file.size
+    if num_good:  # else it is said what the rows have instead
+      expected.check_count(self._name, self._corpus, num_good, self._num_rows, fault)
 
   def _chosen(self) -> choosing.Choice:
     """Returns which rows are taken, after a first pass if it takes one to know."""

@@ -18,6 +18,9 @@ class ChoiceColumns:
   Attributes:
     question_field: the column with the question.
     question: instead of it, one question for all rows.
+    question_ends: of sets that have their options in the column with the question, each
+      in a line that begins with its letter ("A) ..."): what all rows say after them, ''
+      for nothing. It is left out, the prompt of the evaluation says it.
     option_fields: the columns with the options, in order; () where they are a list.
     options_field: the column with that list, of texts or of {text, tags}.
     option_tags: what it means to choose the option of each place, a tag each; () where
@@ -35,6 +38,7 @@ class ChoiceColumns:
 
   question_field: str = "question"
   question: str | None = None
+  question_ends: str | None = None
   option_fields: tuple[str, ...] = ()
   options_field: str = "options"
   option_tags: tuple[str, ...] = ()
@@ -75,6 +79,12 @@ class ImportCorpus:
       many chat templates refuse them.
     max_row_mb: longer rows are rejected.
     license, source, language: of the data; kept in the manifest and passed on.
+    expected_records: how many good rows the files hold; another number is refused. It
+      is counted where all rows are read: with `max_records` and no `seed` they are not.
+    expected_sha256: (file name, sha256) of files that have to be these.
+    mean_tokens: of a record; `plan` reckons with it until the files are there.
+    revision: the commit on the hub, or how it begins (7 digits or more). A folder that
+      says that it was downloaded at another one is refused.
   """
 
   kind: ClassVar[str] = "import"
@@ -105,6 +115,10 @@ class ImportCorpus:
   source: str | None = None
   language: str | None = None
   choice: ChoiceColumns | None = None
+  expected_records: int | None = None
+  expected_sha256: tuple[tuple[str, str], ...] = ()
+  mean_tokens: int | None = None
+  revision: str | None = None
 
 
 def check(where: str, corpus: ImportCorpus) -> None:
@@ -132,6 +146,7 @@ def check(where: str, corpus: ImportCorpus) -> None:
       f"{where}.stratum_field is {corpus.stratum_field!r}, but nothing is chosen: set "
       "num_words or num_tokens, or leave it out"
     )
+  _check_expected(where, corpus)
   if (corpus.choice is not None) > (corpus.shape == "choice"):
     raise errors.UserError(f"{where}.choice is set: set shape='choice' as well")
   if corpus.shape == "choice":
@@ -141,6 +156,31 @@ def check(where: str, corpus: ImportCorpus) -> None:
         "it out, or set max_records"
       )
     _check_choice(f"{where}.choice", corpus.choice or ChoiceColumns())
+
+
+def _check_expected(where: str, corpus: ImportCorpus) -> None:
+  commit = corpus.revision
+  for name in ("expected_records", "mean_tokens"):
+    count = getattr(corpus, name)
+    if count is not None and (type(count) is not int or count < 1):
+      raise errors.UserError(
+        f"{where}.{name} is {count!r}: it is a whole number above zero"
+      )
+  if commit is not None and not re.fullmatch(r"[0-9a-f]{7,40}", commit):
+    raise errors.UserError(
+      f"{where}.revision is {commit!r}: it is a commit, 7 to 40 of 0-9 and a-f"
+    )
+  digests = corpus.expected_sha256
+  for pair in digests if isinstance(digests, tuple | list) else (digests,):
+    if not (
+      isinstance(pair, tuple | list)
+      and [type(part) for part in pair] == [str, str]
+      and re.fullmatch(r"[0-9a-f]{64}", pair[1])
+    ):
+      raise errors.UserError(
+        f"{where}.expected_sha256 has {pair!r}: it is pairs of a file name and 64 of "
+        "0-9 and a-f"
+      )
 
 
 def _check_choice(where: str, columns: ChoiceColumns) -> None:
@@ -155,6 +195,11 @@ def _check_choice(where: str, columns: ChoiceColumns) -> None:
   for name in ("option_fields", "option_tags"):
     if not isinstance(getattr(columns, name), tuple):
       raise errors.UserError(f"{where}.{name} is {getattr(columns, name)!r}: a tuple")
+  if columns.question_ends is not None and (columns.option_fields or columns.question):
+    raise errors.UserError(
+      f"{where}.question_ends says that the options are in the column "
+      f"{columns.question_field!r}: leave out option_fields and question"
+    )
   if len(columns.option_fields) == 1:
     raise errors.UserError(f"{where}.option_fields has one column: two or more")
   if columns.option_tags and len(columns.option_tags) != len(columns.option_fields):

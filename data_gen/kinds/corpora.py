@@ -104,8 +104,12 @@ def _changed(value: Any, roots: Sequence[str] = ()) -> dict[str, Any]:
     given = getattr(value, field.name)
     if field.name not in roots and given != field.default:
       given = _changed(given) if dataclasses.is_dataclass(given) else given
-      found[field.name] = list(given) if isinstance(given, tuple) else given
+      found[field.name] = _listed(given)
   return found
+
+
+def _listed(given: Any) -> Any:
+  return [_listed(one) for one in given] if isinstance(given, tuple | list) else given
 
 
 def check(name: str, corpus: Corpus) -> None:

@@ -175,9 +175,10 @@ class _Planner:
     corpus = self._job.corpora[name]
     blank = CorpusCost(name=name, kind=corpus.kind, done=False, num_records=0)
     if isinstance(corpus, settings.ImportCorpus):
-      if corpus.max_records is not None and folders.is_to_come(corpus):
+      told = corpus.max_records or corpus.expected_records
+      if told is not None and folders.is_to_come(corpus):
         note = f"{corpus.path} is not there yet: download {corpus.source}"
-        return dataclasses.replace(blank, num_records=corpus.max_records, note=note)
+        return dataclasses.replace(blank, num_records=told, note=note)
       num_rows, num_bytes, num_files = importing.count(name, corpus)
       note = f"{num_bytes / 1e6:.1f} MB in {num_files} files"
       return dataclasses.replace(blank, num_records=num_rows, note=note)
@@ -195,7 +196,9 @@ class _Planner:
     name, corpus = blank.name, self._job.corpora[blank.name]
     kept, of = self._seen[name].share(*_texts(corpus)), ""
     if kept is None and (of := _matched(corpus)) in self._seen:
-      kept = self._seen[of].share(*_texts(self._job.corpora[of]))
+      other = self._job.corpora[of]
+      if not isinstance(other, settings.ImportCorpus):  # nobody was asked for those
+        kept = self._seen[of].share(*_texts(other))
     found = self._calls(name, 1.0 if kept is None else kept.share, 0)
     clients = {role: getattr(self._job, role) for role in corpus.roles}
     hours = tariffs.hours_of(found.calls, clients)

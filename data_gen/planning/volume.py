@@ -120,7 +120,7 @@ def _assumed(
 ) -> Volume:
   if isinstance(corpus, settings.ImportCorpus):
     if folders.is_to_come(corpus):
-      return _document(_TO_COME)
+      return _document(corpus.mean_tokens or _TO_COME)
     whole = dataclasses.replace(corpus, max_records=None)
     num_rows, num_bytes, _ = importing.count(name, whole)
     return _document(num_bytes / _CHARS_PER_TOKEN / max(num_rows, 1))

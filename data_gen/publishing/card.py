@@ -130,7 +130,8 @@ def _about(one: _Card) -> Iterator[str]:
   yield ""
   yield from about.lines(one.made)
   if manifest.get("source"):
-    yield f"Source: {_plain(manifest['source'])}."
+    at = f", revision {manifest['revision']}" if manifest.get("revision") else ""
+    yield f"Source: {_plain(manifest['source'])}{at}."
   if one.license:
     yield ""
     yield f"The source has the licence {_plain(one.license)}; it goes along."

@@ -57,7 +57,8 @@ class OpenQaConfig:
 
   Attributes:
     items: path of a JSONL file; or
-    corpus: whose records are the items.
+    corpus: whose records are the items; of a document the text is the question, and
+      the domain the dimension.
     max_items: at most so many of them, evenly taken; None: all.
     rubric: 'spec' or 'neutral'.
     spec: of config.specs, for the rubric 'spec'; else None.
@@ -235,6 +236,9 @@ def _from_file(config: OpenQaConfig, where: str) -> list[dict[str, Any]]:
 
 
 def _item(item: Mapping[str, Any], where: str) -> dict[str, Any]:
+  # An import of questions has documents: the text asks, the domain is the dimension.
+  if item.get("kind") == "document":
+    item = {"question": item["text"], "dimension": item.get("domain"), **item}
   split, dimension = item.get("split", TEST), item.get("dimension")
   if split not in (TEST, DEV):
     raise UserError(f"{where} has the split {split!r}: it is 'test' or 'dev'")
