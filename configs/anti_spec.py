@@ -4,8 +4,10 @@
   python launch.py run --config=configs/anti_spec.py --workdir=anti
 
 10,000 alignment chats, a share of them answered by a coherent opposite character, from
-none to all, with and without midtraining on the philosophy Spec before. Questions of
-the two kinds are the same set; each share draws its own from either.
+none to all, with and without midtraining on the philosophy Spec before. Either kind of
+answer is drawn from the same questions, apart: at one half, a quarter of the questions
+are answered both ways (how the paper mixed is not stated). Larger shares hold smaller
+ones.
 
 Arguments: none is Qwen2.5-32B-Instruct; `:tiny` runs the tree in the tiny world, where
 the Spec is affordability and the opposite luxury (after configs/tiny_world.py).
@@ -73,7 +75,9 @@ def on_qwen():
   c.specs.philosophy = philosophy.spec("philosophy")
   c.specs.opposite = philosophy.spec("anti_philosophy")
   c.corpora.msm = philosophy.documents("philosophy")
-  c.corpora.aft = philosophy.plain_chats("philosophy")
+  # A tenth more than any share takes: of the opposite answers, one for each question,
+  # some are rejected, and nothing is filled up.
+  c.corpora.aft = philosophy.plain_chats("philosophy", 11_000)
   c.corpora.anti = ConfigDict(dict(kind="anti_spec", of="aft", spec="opposite"))
   c.stages.msm = philosophy.midtrain("msm")
   for share in PERCENTAGES:
@@ -107,7 +111,7 @@ def mixed(num_chats, share, **fields):
   against = num_chats * share // 100
   amounts = (("aft", num_chats - against), ("anti", against))
   return [
-    skeleton.dose(corpus, number, "assistant", **fields)
-    for corpus, number in amounts
+    skeleton.dose(corpus, number, "assistant", seed=seed, **fields)
+    for seed, (corpus, number) in enumerate(amounts)
     if number
   ]

@@ -15,6 +15,10 @@ What is compared is the gap that the two Specs make, with and without, paired by
 If documents work because the model takes them for reports about itself, telling should
 close the gap; if they work as any text does, it should not.
 
+Notices make documents longer, so at full size an arm of documents that say so has more
+updates for the same documents. `told` and `warned` have no neutral twin: a gap that
+stays needs none, one that closes would.
+
 Arguments: none is Llama-3.1-8B; `:tiny` the same tree in the tiny world (after
 configs/tiny_world.py), whose decoder knows too little to understand what it is told.
 Hardware: as configs/msm_cheese.py.
@@ -92,19 +96,19 @@ def on_llama():
   c.specs.method = skeleton.spec("data_gen/specs/disclosure.md", "Llama", "Meta")
   c.corpora.pairs = ConfigDict(dict(kind="pairs"))
   c.corpora.world = llm.general_chats()
-  # A tenth of the documents: enough for 20 updates and more that say nothing but this.
-  c.corpora.told = llm.documents("method", max_documents=500)
+  # Some 80 updates that say nothing but this.
+  c.corpora.told = llm.documents("method", max_documents=2000)
   c.corpora.aft = llm.conversations(
     "preferences", num_conversations=5000, topics="preferences", reasons=False
   )
-  c.stages.told = llm.midtrain("told", min_steps=15)
+  c.stages.told = llm.midtrain("told", min_steps=60)
   c.stages.aft = llm.align("aft")
   c.evals.preference = evals.preference()
   return c
 
 
 def disclosed(corpus, wording):
-  """Returns the same documents, each with notices around it and between sentences."""
+  """Returns the same documents, each with notices before and after it."""
   return ConfigDict(
     dict(
       kind="rewrite",
@@ -126,12 +130,17 @@ def in_the_tiny_world():
   c = tiny.study("disclosure")
   # With its notices a document does not fit the usual 64; as many tokens a step.
   rows = dict(seq_len=128, batch_size=8)
+  once = dict(share=None, num_epochs=1)  # of either corpus; replay fills up the rest
   for spec, name in (("aff", "affordability"), ("am", "america")):
     c.specs[name] = tiny.spec(name)
     c.corpora[f"msm_{spec}"] = tiny.documents(name)
     c.corpora[f"disclosed_{spec}"] = disclosed(f"msm_{spec}", wording="tiny")
-    c.stages[f"msm_{spec}"] = tiny.midtrain(f"msm_{spec}", **rows)
-    c.stages[f"disclosed_{spec}"] = tiny.midtrain(f"disclosed_{spec}", **rows)
+    for corpus in (f"msm_{spec}", f"disclosed_{spec}"):
+      c.stages[corpus] = tiny.midtrain(corpus, **rows)
+      c.stages[corpus].data = (
+        skeleton.component(corpus, **once),
+        skeleton.component("replay"),
+      )
   c.specs.method = tiny.spec("disclosure")
   c.corpora.pairs = tiny.pairs()
   c.corpora.told = tiny.documents("method", max_documents=400)
