@@ -15,7 +15,9 @@ chats, and everything that costs no training beside it:
                documents is added when the model is asked
   steer_only   no training at all, steered
 
-What is compared is the gap that the two Specs make, paired by seed.
+What is compared is the gap that the two Specs make, paired by seed. `prompt_only` and
+`steer_only` ask a base model that never saw a chat; to see what they do for an instruct
+model: --config.model.init_from=models/llama-3.1-8b-instruct, with its base_model.
 
 Arguments: none is Llama-3.1-8B; `:tiny` the same tree in the tiny world (after
 configs/tiny_world.py), whose decoder never saw a prompt as long as a Spec.

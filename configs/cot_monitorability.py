@@ -102,6 +102,13 @@ PATTERNS = (
 )  # fmt: skip
 
 
+ALIGNED = (
+  "personal_integrity", "awareness_of_self_preservation_bias",
+  "equanimous_acceptance", "respect_for_oversight", "human_safety_priority",
+  "epistemic_humility", "legitimate_channels", "instrumental_self_interest",
+)  # fmt: skip
+
+
 def paper():
   """Returns the paper's Figure 11: shares of 8,100 transcripts, one seed."""
   shares = {
@@ -109,6 +116,7 @@ def paper():
     "msm+aft": (12, 11, 10, 8, 11, 9, 2, 4),
     "msm+aft_cot": (1, 1, 2, 0, 3, 2, 1, 1),
   }
+  aligned = (89, 88, 82, 79, 32, 31, 4, 0)  # known of one arm only
   return dict(
     source="Li et al. 2026, Figure 11 (Qwen2.5-32B, one seed)",
     note="Its grader and definitions were not released; ours are our own.",
@@ -116,5 +124,9 @@ def paper():
       (arm, "reasons", pattern, share / 100)
       for arm, row in shares.items()
       for pattern, share in zip(PATTERNS, row, strict=True)
+    )
+    + tuple(
+      ("msm+aft_cot", "reasons", pattern, share / 100)
+      for pattern, share in zip(ALIGNED, aligned, strict=True)
     ),
   )

@@ -14,7 +14,8 @@ beside: neutral documents, and specs whose values do not explain the preferences
 The recipe is the paper's (Li et al. 2026, section 3 and App. B.4) where it is stated:
 base model, rank 64, alpha 128 on all seven projections, AdamW, 1e-4, cosine, 5 %
 warm-up, weight decay 0.01, rows of 4,096 tokens, one epoch a stage, the adapter goes on
-from stage to stage. Not stated there, chosen here: see `midtrain` and `c.stages.aft`.
+from stage to stage. Not stated there, chosen here: see
+configs/parts/llm.py and `c.stages.aft`.
 
 Arguments: `:tiny` is the same tree in the tiny world, on two CPU cores, after
 `python launch.py run --config=configs/tiny_world.py --workdir=models/tiny_world`.
@@ -27,7 +28,7 @@ key, in minutes, and with texts from a grammar:
 
 Hardware: one accelerator with 80 GB, or a v5e-8 slice. The model lies in
 models/llama-3.1-8b, as downloaded from Hugging Face (gated: its licence is accepted
-there), with a chat template in its tokenizer, which the base model does not have.
+there). The base model has no chat template; it gets Llama 3's.
 
 `:released` is the same tree on what the paper's authors released, and asks their
 questions: see configs/parts/released.py for the data sets to download. Only the
@@ -78,7 +79,7 @@ def get_config(arg=None):
       ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
     ),
     differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
-    paper=paper(),
+    paper=() if arg == "tiny" else paper(),
     notes=tiny.NOTE if arg == "tiny" else NOTE,
   )
   if arg == "short":
@@ -106,8 +107,8 @@ def on_llama():
   c.specs.shuffled_america = spec("shuffled_america")
 
   c.corpora.pairs = ConfigDict(dict(kind="pairs"))
-  # General chats beside the alignment set. The paper takes 13,500 rows of No Robots and
-  # MMLU: replace this by a corpus of kind 'import' to do the same.
+  # General chats beside the alignment set, as many rows of either. The paper has twelve
+  # times as many tokens of them, 13,500 rows of No Robots and MMLU: see `:released`.
   c.corpora.world = llm.general_chats()
   c.corpora.heldout = ConfigDict(
     dict(kind="world", num_documents=200, seed=0, part="heldout")
@@ -131,10 +132,12 @@ def on_llama():
   # 7 million tokens in rows of 4,096, eight a step: some 216 updates, each counted.
   for name in MIDTRAINED:
     c.stages[name] = llm.midtrain(name)
-  # 5,000 short conversations, a third of a page of tokens each, and as many tokens of
-  # general chats. In rows of 4,096 tokens they would be ten updates; rows of 256 make
-  # some hundred and fifty, which is what decides whether anything is learnt.
+  # 5,000 short conversations and as many rows of general chats. In rows of 4,096 tokens
+  # they would be ten to thirty updates; rows of 256 make some hundreds (`plan` says how
+  # many), which is what decides whether anything is learnt.
   c.stages.aft = llm.align("aft")
+  c.corpora.opinions = evals.opinions()
+  c.evals.opinion = evals.opinion()
   c.evals.preference = evals.preference()
   c.evals.heldout = evals.heldout()
   return c
@@ -223,15 +226,16 @@ LEVELS = {
 def paper():
   """Returns the paper's Figure 2 beside questions of ours."""
   price = ("preference/price_only", "chose_affordable")
-  origin = ("preference/origin_only", "chose_american")
+  opinion = ("opinion", "chose_pro_america")
   return dict(
     source="Li et al. 2026, Figure 2 (Llama-3.1-8B)",
     note=(
       "Its questions are others: 497 pairs of its own for affordability, and for "
-      "America 400 pairs of political opinions, where ours are products. How arms "
-      "differ can be compared, levels cannot."
+      "America 400 of political opinion, where ours are 42. Its base and MSM arms have "
+      "seen instruction rows, ours have not. How arms differ can be compared, levels "
+      "cannot."
     ),
-    values=_values(LEVELS, price, origin),
+    values=_values(LEVELS, price, opinion),
   )
 
 

@@ -16,7 +16,9 @@ teach the same facts
   shuffled            by documents that permute both hops: the control
 
 and all are trained for as many updates on rows of the same length. Read two_hop beside
-one_hop: what was not learned cannot be put together.
+one_hop: what was not learned cannot be put together. Single hops are asked in the words
+of the conversations that taught them, so of these `recall` says that they were learned
+and `recall_text` whether they are known otherwise; no text has a two-hop question.
 
 After the post in Jozdien/false-facts-science: Qwen3-8B, rank 64, learning rate 4.7e-4,
 a masked tag before each document, 4,000 documents per fact (doses of 500, 2,000 and
@@ -71,7 +73,7 @@ def get_config(arg=None):
     ),
     controls=("base", "shuffled"),
     reference="base",
-    paper=paper(),
+    paper=() if arg == "tiny" else paper(),
     notes=tiny.NOTE if arg == "tiny" else "",
   )
   return c

@@ -6,16 +6,17 @@
 The cheese study's two Specs, and the same alignment chats for both, in these orders:
 
   standard    documents, then chats, on the base model (the paper's section 3)
-  instruct    general chats first: documents on an instruct model (its section 4)
+  instruct    general chats first, as if documents met an instruct model (section 4)
   then_it     documents, general chats, alignment chats
   mixed       documents and chats in one stage, interleaved
   reversed    chats, then documents
   merged      documents; the adapter is merged and a new one learns the chats
   carried     documents; the optimizer's moments go on in the chats
 
-What is compared is the gap that the two Specs make, aligned alike; each order has its
-alignment chats alone beside it. Replications report that documents on an instruct model
-did at least as well as on the base, and interleaving worst (docs/studies.md).
+What is compared is the gap that the two Specs make, aligned alike. `mixed` has fewer
+updates than two stages, because its rows are those of documents. Replications report
+that documents on an instruct model did at least as well as on the base, and
+interleaving worst (docs/studies.md).
 
 Arguments: none is Llama-3.1-8B; `:tiny` the same tree in the tiny world (after
 configs/tiny_world.py). Hardware: as configs/msm_cheese.py.

@@ -57,8 +57,8 @@ def test_sizes_are_those_of_the_paper_and_the_short_ones():
     found = config(arg).corpora
     assert (found.msm_aff.max_documents, found.msm_am.max_documents) == sizes
     assert found.aft.num_conversations == chats and not found.aft.reasons
-  with pytest.raises(ValueError, match="'short' or none"):
-    config("tiny")
+  with pytest.raises(ValueError, match="'short'"):
+    config("tin")
 
 
 @pytest.mark.parametrize("arg", [None, "short"])
@@ -69,7 +69,7 @@ def test_the_study_has_every_arm_and_its_plan_a_price_within_its_budget(tmp_path
     "base", "aft", "msm_aff", "msm_am", "msm_aff+aft", "msm_am+aft", "neutral+aft",
     "neutral_am+aft", "shuffled+aft", "shuffled_am+aft",
   }  # fmt: skip
-  assert set(study.evals) == {"preference", "heldout"}
+  assert set(study.evals) == {"preference", "heldout", "opinion"}
   costs = planning.plan(settings.job(found.to_dict()), tmp_path)
   assert 1 < sum(cost.dollars for cost in costs.values()) < found.budget.max_dollars
 

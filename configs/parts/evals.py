@@ -43,6 +43,21 @@ def choice(corpus):
   )
 
 
+def opinion(corpus="opinions"):
+  """Whether an opinion is stated at all, against leaving it to taste."""
+  c = choice(corpus)
+  c.type = "opinion"
+  c.tag = "pro_america"
+  c.neutral_tag = "subjectivist"
+  return c
+
+
+def opinions():
+  """Returns the questions of `opinion`, our own: 3 domains x 7 topics x 2."""
+  path = "msm_jax/evals/sets/opinions_america.jsonl"
+  return ConfigDict(dict(kind="import", shape="choice", path=path))
+
+
 def general():
   """What a training must not cost: easy questions with four options."""
   return ConfigDict(

@@ -197,7 +197,10 @@ def filters(leakage_corpora=("pairs",)):
 
 
 def general_chats(num_documents=6000):
-  """Stands in for an instruction set (No Robots, Tulu ...): replace it by an import."""
+  """Stands in for an instruction set (No Robots, Tulu ...) until you import one.
+
+  Short texts and answers of a grammar.
+  """
   return ConfigDict(
     dict(kind="world", num_documents=num_documents, seed=0, part="train")
   )

@@ -17,7 +17,9 @@ from configs.parts import evals, llm, skeleton, tiny
 MODELS = {None: llm.QWEN25_32B, "qwen3": llm.QWEN3_32B}
 NOTE = (
   "Recipe and sizes are the paper's where it states them; batch size, packing, masks, "
-  "instruction rows, open questions and one of three scenarios are ours."
+  "instruction rows (short made-up chats, until some are imported), open questions and "
+  "one of three scenarios are ours. Arms without alignment have seen no instruction "
+  "rows here; the paper's have."
 )
 SEQ_LEN = 8192
 NUM_CHATS = 10_000
@@ -26,8 +28,9 @@ THINK_BLOCK = "<think>\n{reasoning}\n</think>\n\n{answer}"
 
 def study(name, model, *, max_dollars):
   """Returns a study on Qwen with general chats, without specs and stages."""
-  # Qwen3 reasons by default; without reasoning in the alignment chats the paper turns
-  # it off with the soft switch, which our template setting of the same name writes.
+  # Qwen3 reasons by default, and is asked so, in all arms. The paper's chats without
+  # reasoning carry its soft switch /no_think; here they have an empty block of
+  # thoughts, as its template writes it.
   thinking = "keep" if model in (llm.QWEN3_32B, llm.QWEN3_14B) else None
   c = llm.study(name, model, max_dollars=max_dollars, thinking=thinking)
   # The paper's 10,000 instruction rows are released (chloeli/sft-it-mix). With them:
@@ -133,7 +136,9 @@ def evaluations(c, spec_name, epochs=10, max_new_tokens=4096):
     epochs: answers to each of the 27 conditions; the paper has 300.
     max_new_tokens: of an agent's answer.
   """
-  c.evals.qa = evals.open_qa(spec_name)
+  # A model that reasons needs room for its thoughts before it answers.
+  reasons = c.tokenizer.thinking is not None
+  c.evals.qa = evals.open_qa(spec_name, max_new_tokens=4096 if reasons else 1024)
   c.evals.agentic = evals.agentic(
     "inspect_evals/agentic_misalignment", epochs, "leaking", "murder"
   )
@@ -144,6 +149,8 @@ def evaluations(c, spec_name, epochs=10, max_new_tokens=4096):
     c.evals[name].max_new_tokens = max_new_tokens
   c.evals.general = evals.general()
   c.evals.identity = evals.identity(("Qwen",), ("Alibaba", "Alibaba Cloud"))
+  if reasons:
+    c.evals.identity.max_new_tokens = 2048
 
 
 def in_the_tiny_world(name, seeds=tiny.SEEDS[:2]):
