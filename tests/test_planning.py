@@ -1,12 +1,14 @@
 """The plan counts requests, tokens and dollars, and sends nothing."""
 
 import dataclasses
+import re
 
 import pytest
-from fake_gemini import MODEL, FakeGemini
+from fake_gemini import MODEL, FakeGemini, stage_of
 from test_generate import CHAT, DOCUMENTS, make_job
 
-from data_gen import generate, settings
+from data_gen import generate, lists, settings
+from data_gen.kinds import passes
 from data_gen.planning import calls, tariffs, tree
 from data_gen.planning import estimates as planning
 from msm_jax.errors import Stopped
@@ -201,3 +203,30 @@ def test_a_lost_ledger_is_left_where_a_crash_left_it(stopped, tmp_path):
   before = listing(tmp_path)
   cost = planning.plan(job, tmp_path)["docs"]
   assert cost.done and cost.spent.spent > 0 and listing(tmp_path) == before
+
+
+def test_a_list_too_long_for_one_answer_is_asked_for_and_planned_in_parts(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setenv("GOOGLE_API_KEY", "not a real key")
+  corpus = passes.UniverseCorpus(
+    universe="harbor_clock", num_types=1, num_ideas=35, num_per_fact=2
+  )
+  with FakeGemini() as server:
+    job = make_job(tmp_path, server.url, {"sdf": corpus}, max_output_tokens=2000)
+    cost = planning.plan(job, tmp_path)["sdf"]
+    generate.generate(job, tmp_path)
+  asked = [prompt for prompt in server.answered if stage_of(prompt) == "document_ideas"]
+  planned = {stage.stage: stage for stage in cost.stages}["universe_ideas"]
+  # 35 ideas of 80 tokens are more than 2,000; half of these are 12 ideas.
+  counts = [re.search(r"exactly (\d+)", prompt)[1] for prompt in asked]
+  assert sorted(counts) == ["11"] * 4 + ["12"] * 8
+  assert planned.requests == len(asked) == 4 * 3
+  assert planned.response_tokens == pytest.approx(4 * 35 * 80)
+  assert planned.prompt_tokens > planned.requests * 35 * 80 / 3  # with ideas so far
+  assert cost.requests == sum(server.answered.values())
+  whole = dataclasses.replace(job.teacher, max_output_tokens=2800)
+  assert lists.num_parts("universe_ideas", 35, whole) == 1
+  assert lists.num_parts("universe_ideas", 35, OFFLINE) == 1
+  tiny = dataclasses.replace(OFFLINE, max_output_tokens=256)
+  assert lists.num_parts("universe_ideas", 100, tiny) == 1

@@ -27,6 +27,8 @@ ASSUMPTIONS = (
   "ideas enough for the number of documents that is asked for",
   "answers of the usual size, of documents 1000 to 1300 tokens or their mean_words",
   "four characters per token",
+  "a list that is too long for max_output_tokens in parts half as long, each with the "
+  "items so far",
   "no request sent twice",
 )
 
@@ -49,6 +51,11 @@ LISTS = {
   "universe_ideas": 80,
   "quiz_questions": 30,
 }
+# Those that are asked for again until they are as long as they should be.
+FILLED = (
+  "document_types", "document_ideas", "rule_types", "rule_ideas", "universe_types",
+  "universe_ideas", "quiz_questions",
+)  # fmt: skip
 TEXTS = {
   "document": 1000,
   "draft": 1300,
@@ -84,6 +91,7 @@ class Call:
     system_tokens: what all prompts of the stage begin with; a cache may hold it.
     prompt_tokens: all that is read, `system_tokens` included.
     response_tokens: the answer and its thoughts.
+    items: of a list that is filled up; else 1.
     answered: requests that the ledger has an answer to.
     measured: answers that the tokens were measured on; 0: they are assumed.
     measured_on: the corpus whose answers these are; "": its own.
@@ -95,6 +103,7 @@ class Call:
   system_tokens: float
   prompt_tokens: float
   response_tokens: float
+  items: int = 1
   answered: int = 0
   measured: int = 0
   measured_on: str = ""
@@ -112,6 +121,7 @@ def call(
   response_tokens: float,
   role: str = corpora.TEACHER,
   directory: pathlib.Path = prompts.DIRECTORY,
+  items: int = 1,
 ) -> Call:
   """Returns the requests of a stage, its prompt rendered with stand-ins.
 
@@ -123,6 +133,7 @@ def call(
     response_tokens: of one answer.
     role: who answers.
     directory: of the templates.
+    items: see `Call`.
   """
   chosen = {"reasons": fields["reasons"]} if "reasons" in fields else {}
   wanted = prompts.fields_of(stage, chosen.get("reasons"), directory)
@@ -135,4 +146,5 @@ def call(
     system_tokens=pricing.estimate_tokens(system),
     prompt_tokens=pricing.estimate_tokens(system + prompt),
     response_tokens=response_tokens,
+    items=items,
   )

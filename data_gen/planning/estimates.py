@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from data_gen import compiling, generate, settings
+from data_gen import compiling, generate, lists, settings
 from data_gen import spec as specs
 from data_gen.engine import entries, ledger, reading
 from data_gen.importing import corpus as importing
@@ -239,8 +239,27 @@ class _Planner:
     else:
       spec = self._specs[corpus.spec]
       found = plain.conversations_of(corpus, spec, seen, share, job.pilot)
-    calls = [self._as_seen(name, call, end) for call in found.calls]
+    calls = [
+      self._as_seen(name, self._in_parts(name, call), end) for call in found.calls
+    ]
     return dataclasses.replace(found, calls=tuple(calls))
+
+  def _in_parts(self, name: str, call: Call) -> Call:
+    """Returns a call with a request for each part of a list (see `lists.fill`)."""
+    if call.items <= 1:
+      return call
+    parts = lists.num_parts(call.stage, call.items, getattr(self._job, call.role))
+    if parts == 1:
+      return call
+    # Parts that were not asked for yet: each needs the items of those before it.
+    num_lists = self._seen[name].lists(call.stage, call.requests)
+    said = call.response_tokens / parts
+    return dataclasses.replace(
+      call,
+      requests=max(num_lists * parts, call.requests),
+      prompt_tokens=call.prompt_tokens + round(said * (parts - 1) / 2),
+      response_tokens=said,
+    )
 
   def _as_seen(self, name: str, call: Call, end: int) -> Call:
     """Returns a call with what its answers, or those of a matched corpus, measured."""

@@ -87,7 +87,8 @@ def _universe(
   asked = {"universe_types": (facts, types), "universe_ideas": (typed, ideas)}
   for stage, (lists, items) in asked.items():
     requests = seen.requests(stage, lists)
-    found.append(calls.call(stage, requests, fields, items * calls.LISTS[stage]))
+    tokens = items * calls.LISTS[stage]
+    found.append(calls.call(stage, requests, fields, tokens, items=items))
   found_ideas = seen.lists("universe_ideas", typed) * ideas
   found_ideas *= seen.fill("universe_ideas", ideas)
   number = round(found_ideas * (1 + corpus.max_repeats) / 2)
@@ -146,7 +147,8 @@ def _quiz(
   fields |= {"existing": [], "count": corpus.num_questions, "length": STAND_IN}
   each = corpus.num_questions * calls.LISTS["quiz_questions"]
   requests = seen.requests("quiz_questions", facts)
-  found = [calls.call("quiz_questions", requests, fields, each)]
+  num_items = corpus.num_questions
+  found = [calls.call("quiz_questions", requests, fields, each, items=num_items)]
   questions = facts * corpus.num_questions
   questions *= seen.fill("quiz_questions", corpus.num_questions)
   number = wanted = round(questions * corpus.max_repeats)

@@ -154,7 +154,8 @@ def _call(
   response = items * calls.LISTS[stage] if stage in calls.LISTS else _text(stage)
   if stage == "rules":  # they quote the spec
     response += pricing.estimate_tokens(spec.text) * items // len(spec.sections)
-  return calls.call(stage, requests, fields, response, role)
+  filled = items if stage in calls.FILLED else 1
+  return calls.call(stage, requests, fields, response, role, items=filled)
 
 
 def _text(stage: str) -> int:

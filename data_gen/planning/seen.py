@@ -77,6 +77,7 @@ class Tally:
     asked, answered: requests, and those of them that have an outcome.
     lists: requests that are no repetition of another one.
     items: of the lists in the answers.
+    wanted: items that those answers were asked for, where a request says how many.
     whole, yes: answers that are whole, and verdicts that are yes.
     prompt, response: tokens per request that is over, also one that brought nothing:
       as billed, else four characters each.
@@ -88,6 +89,7 @@ class Tally:
   answered: int = 0
   lists: int = 0
   items: Sums = dataclasses.field(default_factory=Sums)
+  wanted: Sums = dataclasses.field(default_factory=Sums)
   whole: int = 0
   yes: int = 0
   prompt: Sums = dataclasses.field(default_factory=Sums)
@@ -108,7 +110,7 @@ class Tally:
     self.whole += 1
     self.written.add(pricing.estimate_tokens(entry.text))
     if request.schema is not None:
-      self._parse(entry.text)
+      self._parse(entry.text, request.fields.get("count"))
 
   def bill(self, request: protocol.Request, entry: entries.Entry) -> None:
     """Counts the tokens of a request that is over: answered, declined or given up."""
@@ -118,11 +120,13 @@ class Tally:
     self.prompt.add(read)
     self.response.add(said)
 
-  def _parse(self, text: str) -> None:
+  def _parse(self, text: str, count: int | None) -> None:
     self.yes += parse_verdict(text)["verdict"] == "yes"
     value = parse_json(text)
     if isinstance(value, list):
       self.items.add(len(value))
+      if count is not None:
+        self.wanted.add(count)
 
 
 def _tokens(request: protocol.Request, entry: entries.Entry) -> tuple[int, int]:
@@ -167,6 +171,8 @@ class Seen:
     """Returns how much of the lists of a stage comes, at most 1."""
     tally = self.tallies.get(stage)
     if not tally or not tally.items.count or tally.answered < tally.asked:
+      if tally and tally.wanted.count:  # a long list is asked for in parts
+        asked = tally.wanted.mean
       return min(self.items(stage, asked) / asked, 1.0)
     return min(tally.items.total / max(tally.lists * asked, 1), 1.0)
 
