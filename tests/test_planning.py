@@ -230,3 +230,26 @@ def test_a_list_too_long_for_one_answer_is_asked_for_and_planned_in_parts(
   assert lists.num_parts("universe_ideas", 35, OFFLINE) == 1
   tiny = dataclasses.replace(OFFLINE, max_output_tokens=256)
   assert lists.num_parts("universe_ideas", 100, tiny) == 1
+
+
+def test_guided_documents_and_their_rewrites_are_planned_at_their_mean_words(tmp_path):
+  guided = dict(guided=True, mean_words=300, critique=True, revise=True, judged=True)
+  corpora = {
+    "docs": dataclasses.replace(DOCUMENTS, **guided),
+    "rules": dataclasses.replace(DOCUMENTS, spec_type="rules", mean_words=300),
+    "again": passes.RewriteCorpus(of="docs", how="paraphrase"),
+    "plain": DOCUMENTS,
+  }
+  job = make_job(tmp_path, None, corpora, max_output_tokens=8000)
+  costs = planning.plan(job, tmp_path)
+  said = {
+    (name, stage.stage): stage.response_tokens / stage.requests
+    for name, cost in costs.items()
+    for stage in cost.stages
+  }
+  assert said["docs", "draft"] == said["docs", "revise"] == 400
+  assert said["rules", "rule_document"] == said["again", "rewrite_paraphrase"] == 400
+  assert said["plain", "document"] == calls.TEXTS["document"] != 400
+  assert costs["rules"].volume.tokens == costs["docs"].volume.tokens == 400
+  judged = {stage.stage: stage for stage in costs["docs"].stages}["judge_document"]
+  assert 400 < judged.prompt_tokens / judged.requests < 1000

@@ -25,7 +25,7 @@ ASSUMPTIONS = (
   f"{MATCHED_TYPES} document types where those of another corpus are matched",
   "every list as long as asked for, every text kept",
   "ideas enough for the number of documents that is asked for",
-  "answers of the usual size, of documents 1000 to 1300 tokens or their mean_words",
+  "answers of the usual size: documents of 1000 tokens, guided ones of mean_words",
   "four characters per token",
   "a list that is too long for max_output_tokens in parts half as long, each with the "
   "items so far",
@@ -58,11 +58,8 @@ FILLED = (
 )  # fmt: skip
 TEXTS = {
   "document": 1000,
-  "draft": 1300,
-  "rule_document": 1300,
   "critique": 150,
   "rule_critique": 150,
-  "revise": 1300,
   "answer": 200,
   "answer_rule": 250,
   "answer_cot": 500,

@@ -117,8 +117,7 @@ def _matched(job: settings.Job, name: str, sizes: Mapping[str, int]) -> int | No
   if isinstance(other, passes.QuizCorpus):
     tokens = quiz_tokens(other)
   else:
-    words = getattr(other, "mean_words", None)
-    tokens = _DOCUMENT_TOKENS if words is None else words * TOKENS_PER_WORD
+    tokens = _source_tokens(other)
   return round(sizes[of] * tokens / quiz_tokens(corpus))
 
 
@@ -212,12 +211,17 @@ def _written(
 def _rewrite(corpus: passes.RewriteCorpus, count: int, origin: Any) -> tuple[Call, ...]:
   if not corpus.asks:
     return ()
-  words = getattr(origin, "mean_words", None)
-  # A plain document's length is not set: `mean_words` counts for guided ones alone.
-  known = words is not None and getattr(origin, "guided", True)
-  tokens = round(words * TOKENS_PER_WORD) if known else _DOCUMENT_TOKENS
+  tokens = _source_tokens(origin)
   fields = {"document": " " * 4 * tokens, "instruction": 4 * STAND_IN}
   return (calls.call(corpus.stages[0], count, fields, tokens),)
+
+
+def _source_tokens(origin: Any) -> int:
+  """Returns the usual length of the documents that a rewrite, or a match, is about."""
+  if isinstance(origin, corpora.DocumentsCorpus):
+    return plain.document_tokens(origin)
+  words = getattr(origin, "mean_words", None)
+  return _DOCUMENT_TOKENS if words is None else round(words * TOKENS_PER_WORD)
 
 
 def _anti_spec(

@@ -34,6 +34,13 @@ def to_make(wanted: int, share: float, tries: int) -> int:
   return math.ceil(wanted / max(share, 1 / tries))
 
 
+def document_tokens(corpus: corpora.DocumentsCorpus) -> int:
+  """Returns the length of a document: as its writer is told it, else the usual one."""
+  if corpus.guided or corpus.by_rules:
+    return round(corpus.mean_words * calls.TOKENS_PER_WORD)
+  return calls.TEXTS["document"]
+
+
 def documents(
   corpus: corpora.DocumentsCorpus,
   spec: specs.Spec,
@@ -56,7 +63,7 @@ def documents(
   ideas_stage = "rule_ideas" if corpus.by_rules else "document_ideas"
   num_ideas = seen.lists(ideas_stage, num_lists[ideas_stage][0]) * corpus.num_ideas
   number = ideas = round(num_ideas * seen.fill(ideas_stage, corpus.num_ideas))
-  budget = sizing.num_expected(corpus, calls.TEXTS[corpus.draft_stage])
+  budget = sizing.num_expected(corpus, document_tokens(corpus))
   wanted = [n for n in (corpus.max_documents, matched, budget) if n is not None]
   if wanted:
     number = to_make(min(wanted), share, _DOCUMENT_TRIES)
@@ -147,11 +154,15 @@ def _call(
   corpus: Any, stage: str, spec: specs.Spec, requests: int, items: int, judges: bool
 ) -> Call:
   role = corpora.JUDGE if judges else corpora.TEACHER
-  fields = _stand_ins(spec)
+  fields, text = _stand_ins(spec), _text(stage)
+  if isinstance(corpus, corpora.DocumentsCorpus):
+    tokens = document_tokens(corpus)
+    fields["document"] = " " * 4 * tokens
+    text = tokens if stage in calls.TEXT_STAGES else text
   if stage in ("answer", "judge", "preference_questions"):
     fields["reasons"] = corpus.reasons
   # A judge answers with one object, also where it judges an answer to a list.
-  response = items * calls.LISTS[stage] if stage in calls.LISTS else _text(stage)
+  response = items * calls.LISTS[stage] if stage in calls.LISTS else text
   if stage == "rules":  # they quote the spec
     response += pricing.estimate_tokens(spec.text) * items // len(spec.sections)
   filled = items if stage in calls.FILLED else 1
@@ -175,7 +186,6 @@ def _stand_ins(spec: specs.Spec) -> dict[str, Any]:
     "idea": 4 * STAND_IN,
     "answer": 12 * STAND_IN,
     "question": 3 * STAND_IN,
-    "document": 90 * STAND_IN,
     "reasoning": 15 * STAND_IN,
     "guidance": [STAND_IN] * 4,
     "faults": [2 * STAND_IN] * 3,

@@ -18,7 +18,7 @@ from data_gen.engine import pricing
 from data_gen.importing import corpus as importing
 from data_gen.importing import folders
 from data_gen.kinds import corpora, passes, sizes
-from data_gen.planning import calls
+from data_gen.planning import calls, plain
 from data_gen.planning import passes as planning_passes
 from data_gen.planning.seen import Seen
 from msm_jax import records
@@ -161,9 +161,9 @@ def _planned(job: settings.Job, corpus: Any) -> float:
     return offline[0] * calls.TOKENS_PER_WORD
   while getattr(corpus, "twin_of", None) is not None:
     corpus = job.corpora[corpus.twin_of]
-  if getattr(corpus, "guided", True) and hasattr(corpus, "mean_words"):
-    return corpus.mean_words * calls.TOKENS_PER_WORD
-  return calls.TEXTS[corpus.draft_stage]
+  if isinstance(corpus, settings.DocumentsCorpus):
+    return plain.document_tokens(corpus)
+  return corpus.mean_words * calls.TOKENS_PER_WORD
 
 
 def _usual_talk(job: settings.Job, corpus: Any) -> Volume:
