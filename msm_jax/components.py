@@ -180,7 +180,8 @@ def _fit(
 def _left_out(every: Pieces, fitting: Pieces, stage: StageConfig) -> dict[str, int]:
   """Returns how many records give nothing to train on, by reason."""
   lost = every.take(~np.isin(every.records, fitting.records))
-  long = 0
-  if stage.long_documents == "drop":
-    long = int((lost.num_slots > stage.seq_len).sum())
+  too_long = lost.num_slots > stage.seq_len
+  if stage.long_documents == "split":  # documents are cut, whatever their length
+    too_long &= ~lost.is_document
+  long = int(too_long.sum())
   return {"longer than a row": long, "without a target token": len(lost) - long}

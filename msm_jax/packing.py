@@ -37,7 +37,8 @@ _ORDER = 1  # what is drawn from a seed: the order of documents that are joined
 def fit(pieces: Pieces, seq_len: int, long_documents: str) -> Pieces:
   """Returns pieces of at most `seq_len` slots that have something to train on.
 
-  What happens to longer ones is explicit.
+  What happens to longer ones is explicit. `split` cuts documents alone: a part of a
+  conversation would be an answer without its question, so it is left out whole.
 
   Raises:
     UserError: a piece is too long and `long_documents` is `error`.
@@ -52,9 +53,11 @@ def fit(pieces: Pieces, seq_len: int, long_documents: str) -> Pieces:
       f"{seq_len} ({long.sum()} of {len(pieces)} are too long): raise seq_len, or set "
       "long_documents to 'split' or 'drop'",
     )
-  if long.any():
-    pieces = pieces.take(~long) if long_documents == "drop" else _split(pieces, seq_len)
-  # A part of a conversation that only holds context would be a row without a loss.
+  if long_documents == "drop":
+    pieces = pieces.take(~long)
+  elif long.any():
+    pieces = _split(pieces.take(~long | pieces.is_document), seq_len)
+  # A part that only holds context would be a row without a loss.
   return pieces.take(pieces.num_targets > 0)
 
 
@@ -67,7 +70,7 @@ class TooLong(UserError):
 
 
 def _split(pieces: Pieces, seq_len: int) -> Pieces:
-  """Cuts pieces; neighbours share one token: a last target is the next first input."""
+  """Cuts documents; neighbours share a token: a last target is the next first input."""
   num_parts = np.maximum(-(-pieces.num_slots // seq_len), 1)
   which = np.repeat(np.arange(len(pieces)), num_parts)
   begins = _count_up(num_parts) * seq_len

@@ -151,6 +151,10 @@ def test_conversations_are_never_cut():
   assert laid.records[rows[-1]].tolist() == [1] and len(rows) == 3
   with pytest.raises(packing.TooLong):
     packing.fit(talks, 5, "error")
+  parts = packing.fit(talks, 5, "split")  # no part of it: that would lack its question
+  assert parts.records.tolist() == [0, 0] and parts.is_document.all()
+  assert len(packing.fit(talks, 5, "drop")) == 0
+  assert packing.fit(talks, 8, "split").records.tolist() == [0, 1]
 
 
 def test_shares_add_up_exactly():

@@ -272,6 +272,22 @@ def test_a_document_longer_than_a_row_is_named(workdir):
   assert line.endswith("1.00 epochs (left out: 1 longer than a row)")
 
 
+def test_a_conversation_longer_than_a_row_is_left_out_whole_and_counted(workdir):
+  talk = [dict(turn, content="word1 " * 30) for turn in small_study.TALK]
+  short = [
+    {"kind": "conversation", "id": f"c{i}", "messages": small_study.TALK}
+    for i in range(4)
+  ]
+  long = {"kind": "conversation", "id": "long", "messages": talk}
+  write(workdir, "mixed", [document("d", 99), long, *short])
+  manifest = make(workdir, {"corpus": "mixed", "num_epochs": 1}, min_steps=1)
+  (component,) = manifest["components"]
+  assert component["left_out"] == {"longer than a row": 1, "without a target token": 0}
+  assert component["num_documents"] == 5
+  assert component["num_pieces"] == 4 + 4  # the document is cut into as many
+  assert "left out: 1 longer than a row" in next(iter(prepare.describe(manifest)))
+
+
 def document(name, length, **fields):
   return {"kind": "document", "id": name, "text": "word1 " * length, **fields}
 
