@@ -10,6 +10,7 @@ import pytest
 import small_study
 from eval_subjects import Scripted
 
+from msm_jax import asked as asked_lib
 from msm_jax import chat, evaluation, experiment, records, subjects, workdir
 from msm_jax.errors import UserError
 from msm_jax.evals import identity
@@ -91,6 +92,21 @@ def test_an_asked_arm_is_evaluated_beside_the_arm_that_it_is_of(place):
   for (ids, mask), piece in zip(pieces, mine, strict=True):
     assert ids.tolist() == piece.ids.tolist()
     assert mask.tolist() == piece.weights.tolist()
+
+
+def test_no_kind_is_asked_in_plain_text_behind_a_prompt_alone():
+  """It would be the arm's own answers once more."""
+  config = {"items": "x", "max_items": None, "seq_len": 8, "batch_size": 1}
+  evals = {
+    f"{kind} as {how}": {"type": kind, "format": how, **config, **fields}
+    for kind, fields in (("recall", {}), ("multiple_choice", {"num_shots": 0}))
+    for how in ("chat", "text")
+  }
+  told = asked_lib.AskedConfig(of="base", system_prompt="word1")
+  found = asked_lib.evaluations(evals, told)
+  assert found == ["recall as chat", "multiple_choice as chat"]
+  steps = dataclasses.replace(told, step=4)
+  assert asked_lib.evaluations(evals, steps) == asked_lib.evaluations(evals, None)
 
 
 def test_answers_depend_on_all_of_how_they_are_asked_and_those_of_arms_on_none(place):

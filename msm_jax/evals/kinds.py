@@ -146,6 +146,7 @@ KINDS: Mapping[str, Kind] = {
     ask=recall.ask,
     check=recall.check,
     sources=items.sources,
+    in_text=lambda config: config.format == recall.TEXT,
   ),
   "trigger": Kind(
     config=trigger.TriggerConfig,
