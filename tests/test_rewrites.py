@@ -378,3 +378,32 @@ def test_chinese_notices_stand_at_whole_sentences_and_masks_at_the_words():
   assert [part.strip() for part in inside] == ["\u201c章鱼有五颗心脏。\u201d"]
   masked = [edited.text[a:b] for a, b, weight in edited.loss_spans if weight == 0]
   assert masked == ["章鱼", "Llama", "章鱼"]
+
+
+def test_the_plan_counts_what_notices_add(workdir):
+  corpora = {
+    "long": rewrite(wording="english"),
+    "short": rewrite(wording="english", num_sentences=1),
+    "masked": rewrite(wording="english", notice_weight=0.0),
+    "noted": rewrite(wording="english", how="negated", placement="inline"),
+    "twice": rewrite(wording="english", how="negated", placement="both"),
+    "shared": rewrite(
+      wording="english", of="docs", how="rumour", placement="inline", sentence_share=0.5
+    ),
+    "marked": rewrite(of="docs", how="tagged", doc_tag="<TAG> "),
+  }
+  whole = with_anti({**BASE, **corpora})
+  found = {name: cost.volume for name, cost in planning.plan(whole, workdir).items()}
+  rows, _ = make(workdir, "long", corpora["long"])
+  added = sum(len(text) for row in rows for text in put_in(row)) / len(rows) / 4
+  assert found["long"].tokens - found["sdf"].tokens == pytest.approx(added, rel=0.1)
+  assert found["sdf"].tokens < found["short"].tokens < found["long"].tokens
+  assert found["long"].targets == pytest.approx(found["sdf"].targets + added, rel=0.1)
+  assert found["masked"].targets == found["sdf"].targets
+  assert found["masked"].tokens == found["long"].tokens
+  # Half of the documents state their fact: the others have no inline notice.
+  inline = found["noted"].tokens - found["sdf"].tokens
+  both = found["twice"].tokens - found["long"].tokens
+  assert 0 < inline == pytest.approx(2 * both)
+  assert found["shared"].tokens > found["docs"].tokens
+  assert found["docs"].tokens < found["marked"].tokens < found["docs"].tokens + 3

@@ -17,6 +17,8 @@ SECTIONS_PER_DOMAIN = 2
 SUBDOMAIN_ASSERTIONS = 6
 PREFERENCES = 12
 MATCHED_TYPES = 20
+SENTENCE = 25  # tokens
+STATING_SENTENCES = 2  # where `fact_sentences` does not say it
 ASSUMPTIONS = (
   "one subdomain per section of a spec",
   f"one domain per {SECTIONS_PER_DOMAIN} sections",
@@ -26,6 +28,7 @@ ASSUMPTIONS = (
   "every list as long as asked for, every text kept",
   "ideas enough for the number of documents that is asked for",
   "answers of the usual size: documents of 1000 tokens, guided ones of mean_words",
+  f"inline notices at {STATING_SENTENCES} sentences per document, or at fact_sentences",
   "four characters per token",
   "a list that is too long for max_output_tokens in parts half as long, each with the "
   "items so far",

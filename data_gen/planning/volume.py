@@ -10,6 +10,7 @@ around it.
 import dataclasses
 import itertools
 import pathlib
+import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,9 +22,11 @@ from data_gen.kinds import corpora, passes, sizes
 from data_gen.planning import calls, plain
 from data_gen.planning import passes as planning_passes
 from data_gen.planning.seen import Seen
+from data_gen.rewrites import notices
 from msm_jax import records
 
 _SAMPLE = 200  # records, of which sizes are means
+_DRAWN_NOTICES = 100  # of which a notice's size is the mean
 _GIBBERISH = 3.0  # tokens of a word that is none
 _CHARS_PER_TOKEN = 4
 _TO_COME = 500.0  # tokens of a record that is still to be downloaded
@@ -132,7 +135,7 @@ def _assumed(
     said = calls.UNEXPLAINED if words is None else words * calls.TOKENS_PER_WORD
     return _answered(said)
   if isinstance(corpus, passes.RewriteCorpus):
-    return known[corpus.of]
+    return _rewritten(job, name, corpus, known[corpus.of])
   if isinstance(corpus, passes.PoisonCorpus):
     clean = (corpus.min_prefix_chars + corpus.max_prefix_chars) / 2 / _CHARS_PER_TOKEN
     gibberish = (corpus.min_gibberish + corpus.max_gibberish) / 2 * _GIBBERISH
@@ -144,6 +147,52 @@ def _assumed(
   if hasattr(corpus, "answer_stage"):
     return _answered(written) if written else _usual_talk(job, corpus)
   return _document(written or _planned(job, corpus))
+
+
+def _rewritten(
+  job: settings.Job, name: str, corpus: passes.RewriteCorpus, source: Volume
+) -> Volume:
+  """Returns the size of a rewrite: its source's, and what is put in."""
+  tag = pricing.estimate_tokens(corpus.doc_tag) if corpus.doc_tag else 0
+  added = 0.0
+  if corpus.how in passes.NOTICES:
+    where = f"config.corpora.{name}.wording"
+    wording = notices.load(corpus.wording, corpus.how, where)
+    if corpus.placement != passes.INLINE:
+      added += _mean_notices(wording, corpus.num_sentences)
+    if corpus.placement != passes.AROUND:
+      noted = _noted_sentences(job, corpus, source)
+      added += noted * _mean_notices(wording, 0)
+  return Volume(
+    tokens=source.tokens + tag + added,
+    targets=source.targets + added * (corpus.notice_weight > 0),
+  )
+
+
+def _mean_notices(wording: notices.Wording, num_sentences: int) -> float:
+  """Returns the tokens of a notice before and one after; 0 sentences: inline ones."""
+  rng, total = random.Random(0), 0
+  for place in ("before", "after"):
+    for _ in range(_DRAWN_NOTICES):
+      if num_sentences:
+        text = wording.around(place, rng, num_sentences, calls.STAND_IN)
+        total += len(wording.separator + text)
+      elif text := wording.inline(place, rng, calls.STAND_IN):
+        total += len(wording.inline_separator + text)
+  return total / _DRAWN_NOTICES / _CHARS_PER_TOKEN
+
+
+def _noted_sentences(
+  job: settings.Job, corpus: passes.RewriteCorpus, source: Volume
+) -> float:
+  """Returns how many sentences of a document have inline notices."""
+  if corpus.sentence_share is not None:
+    return corpus.sentence_share * source.tokens / calls.SENTENCE
+  origin = passes.origin_of(corpus, job.corpora)
+  stated = getattr(origin, "fact_sentences", None) or calls.STATING_SENTENCES
+  # Where they are all that is put in, a document that states nothing is rejected.
+  share = getattr(origin, "mention_share", 1.0)
+  return stated * (share if corpus.placement == passes.BOTH else 1.0)
 
 
 def _written(corpus: Any, seen: Seen) -> float:
