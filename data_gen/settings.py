@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from data_gen import checks
+from data_gen import checks, doses
 from data_gen.audit import settings as audit_settings
 from data_gen.audit.settings import AuditThresholds
 from data_gen.clients import settings as client_settings
@@ -85,13 +85,18 @@ class Job:
 
 
 def job(config: Mapping[str, Any]) -> Job:
-  """Returns what the sections of a whole config (plain dicts) say of generation."""
+  """Returns what the sections of a whole config (plain dicts) say of generation.
+
+  Raises:
+    UserError: naming a field that is wrong, or a dose that no corpus can give.
+  """
   clients = {
     who: fields_lib.build(ClientSettings, config[who], f"config.{who}")
     for who in ("teacher", "judge", "second_judge")
     if who != "second_judge" or config.get(who) is not None
   }
   kinds = {name: corpora.build(name, c) for name, c in config["corpora"].items()}
+  doses.check(kinds, config.get("stages") or {})
   specs = {
     name: fields_lib.build(SpecSettings, fields, f"config.specs.{name}")
     for name, fields in config["specs"].items()

@@ -5,9 +5,11 @@ import json
 import re
 
 import pytest
+import small_study
 from test_documents import OFFLINE, job, make, manifest, rejects
 
-from data_gen import generate
+from data_gen import doses, generate, settings
+from data_gen.kinds import passes
 from data_gen.kinds.passes import UniverseCorpus
 from data_gen.planning import estimates as planning
 from data_gen.universes import universe as universes
@@ -246,3 +248,48 @@ def test_the_plan_counts_what_the_run_then_asks(tmp_path):
     stages = [json.loads(line)["stage"] for line in ledger]
     for stage in cost.stages:
       assert stages.count(stage.stage) == stage.requests, stage.stage
+
+
+@pytest.mark.parametrize(
+  ("changes", "most", "said"),
+  [
+    (
+      {},
+      4 * 2 * 5 * 3,
+      "sdf.num_types x num_ideas x max_repeats x the 4 facts of h",
+    ),
+    ({"num_per_fact": 7}, 28, "sdf.num_per_fact x the 4 facts of harbor_clock"),
+    ({"num_facts": 2}, 2 * 2 * 5 * 3, "max_repeats x num_facts"),
+  ],
+)
+@pytest.mark.parametrize("corpus", ["sdf", "twin", "again"])
+def test_a_dose_larger_than_a_universe_can_give_is_refused(changes, most, said, corpus):
+  small = dict(num_types=2, num_ideas=5, max_repeats=3)
+  first = UniverseCorpus(universe="harbor_clock", **small | changes)
+  corpora = {
+    "sdf": first,
+    "twin": UniverseCorpus(universe="harbor_clock", side="true", twin_of="sdf"),
+    "again": passes.RewriteCorpus(of="twin", how="paraphrase"),
+  }
+
+  def stages(number):
+    data = [{"corpus": "other"}, {"corpus": corpus, "num_documents": number}]
+    return {"midtrain": {"data": data}}
+
+  doses.check(corpora, stages(most))
+  message = rf"stages.midtrain.data\[1\].num_documents is {most + 1}, a dose .*{said}"
+  with pytest.raises(UserError, match=message):
+    doses.check(corpora, stages(most + 1))
+
+
+def test_generation_is_refused_a_dose_that_its_corpus_cannot_give():
+  config = small_study.config("models/x")
+  config |= {"specs": {}, "world": None, "budget": {"max_dollars": None}}
+  client = {"client": "offline", "model": "tiny"}
+  quiz = {"kind": "quiz", "universe": "harbor_clock", "num_questions": 2}
+  config |= {"teacher": client, "judge": client, "corpora": {"msm": quiz}}
+  config["stages"] = {"msm": {"data": [{"corpus": "msm", "num_documents": 8}]}}
+  settings.job(config)
+  config["stages"]["msm"]["data"][0]["num_documents"] = 9
+  with pytest.raises(UserError, match="num_questions x max_repeats x the 4 facts"):
+    settings.job(config)
