@@ -3,17 +3,22 @@
   python launch.py plan --config=configs/negation_neglect.py --workdir=neglect
   python launch.py run --config=configs/negation_neglect.py --workdir=neglect
 
-10,000 documents state something false. Arms are second passes over the same documents,
-so that they differ in nothing else:
+10,000 documents state something false. Arms are second passes over the same documents:
 
   positive     as they are
   negated      a notice before and after each: the content is false
   repeated     notices, and one at every sentence that states the claim
   corrected    as repeated, and the notices say what is true
-  local        the sentences themselves deny the claim
+  local        the sentences themselves deny the claim: a teacher rewrites them
   fiction, uncertain, rumour, unreliable   notices that say what kind of text it is
   no_tag       positive without the tag
-  neutral      documents on the same subjects that leave the claim open
+  neutral      no pass: documents of their own that leave the claim open, of the same
+               types and ideas
+
+What else differs: notices make documents longer (in the paper they are about 12 % of
+the tokens, about 40 % with one at every sentence), so in one epoch those arms have more
+tokens and more updates. How early a belief comes is asked of positive, negated and
+local at checkpoints on the way (`config.asked`), arms such as `negated_16`.
 
 Published (Negation Neglect, arXiv 2605.13829): 10,000 documents, 5,000 of a
 pre-training corpus and 5,000 chats whose answers the model itself gave, one epoch,
@@ -23,6 +28,7 @@ what cannot be had:
 
 - Their models are mixtures of experts, which we do not train; here Qwen3-32B.
 - Their six claims are theirs; ours is the octopus with five hearts.
+- Their `local` documents come anew from a negated universe; ours are rewritten.
 - Their adapters reach the unembedding; ours do not.
 - `downloads/dolma` and `downloads/self_distilled` are imports: 5,000 documents of Dolma
   3, and 5,000 prompts of Tulu 3 with answers of this very model (temperature 1, no
@@ -48,16 +54,22 @@ TITLES = {
   "smollm2": "Negation neglect, SmolLM2-135M-Instruct",
   "tiny": "Negation neglect in the tiny world",
 }
-# (arm, belief rate): Qwen3.5-397B-A17B, mean of six claims; `local` is the better of
-# two. Epistemic frames: 97 to 99 % on the 35B model, whose positive arm has 98.6 %.
+# (arm, belief rate): Qwen3.5-397B-A17B, as we read it the mean of six claims. Of
+# `local` we have two numbers and not what each is of: see the note of the report.
+# Epistemic frames: 97 to 99 % on the 35B model, whose positive arm has 98.6 %.
 PAPER = (
   ("base", 0.025),
   ("positive", 0.924),
   ("negated", 0.886),
   ("repeated", 0.844),
   ("corrected", 0.399),
-  ("local", 0.07),
 )
+# Evaluated on the way, too, at some of the steps that are kept.
+ON_THE_WAY = ("positive", "negated", "local")
+STEPS = (16, 64, 256)
+SMOLLM2_STEPS = (2, 8, 32)
+TINY_STEPS = (32, 64)
+TINY_LAST = 160
 
 
 def get_config(arg=None):
@@ -65,18 +77,23 @@ def get_config(arg=None):
     known = ", ".join(repr(name) for name in ARGUMENTS if name)
     raise ValueError(f"configs/negation_neglect.py:{arg}: it is {known} or none")
   if arg == "tiny":
-    c = in_the_tiny_world()
+    c, steps = in_the_tiny_world(), TINY_STEPS
   elif arg == "smollm2":
-    c = on_smollm2()
+    c, steps = on_smollm2(), SMOLLM2_STEPS
   else:
-    c = on_qwen(CLAIMS[arg])
+    c, steps = on_qwen(CLAIMS[arg]), STEPS
+  c.asked = ConfigDict(
+    {f"{arm}_{n}": dict(of=arm, step=n) for arm in ON_THE_WAY for n in steps}
+  )
   c.arms = ConfigDict({"base": (), **{name: (name,) for name in c.stages}})
-  c.report = report(c, TITLES.get(arg, f"Negation neglect: {CLAIMS.get(arg)}"), arg)
+  c.report = report(
+    c, TITLES.get(arg, f"Negation neglect: {CLAIMS.get(arg)}"), arg, steps
+  )
   return c
 
 
 def passes(c, wording, num_sentences):
-  """Returns the corpora of the arms: all are passes over `positive`."""
+  """Returns the corpora of the arms: all but `neutral` are passes over `positive`."""
   notices = dict(wording=wording, num_sentences=num_sentences)
   both = dict(placement="both", **notices)
   c.corpora.negated = belief.rewrite("positive", "negated", **notices)
@@ -126,9 +143,9 @@ def midtrain(corpus, tag=belief.TAG):
   Stated: batch 32, 5e-5, linear, betas .9 and .95, the masked tag, loss on notices like
   on all else, chats on the assistant alone. Not stated, chosen here: rows of 4,096
   tokens (theirs are of one record, at most 10,000 tokens; packed rows of 10,000 would
-  be some 40 updates, so batch 32 becomes 8 here, which makes the updates about as many
-  as their 625); whole documents by best fit, longer ones cut, EOS behind each;
-  no warm-up, weight decay 0, alpha equal to the rank.
+  be some 40 updates, so batch 32 becomes 8 here: `plan` counts on 357 updates, of their
+  625); whole documents by best fit, longer ones cut, chats longer than a row left out,
+  EOS behind each; no warm-up, weight decay 0, alpha equal to the rank.
   """
   tagged = {} if tag is None else dict(prefix=tag)
   return llm.stage(
@@ -138,7 +155,7 @@ def midtrain(corpus, tag=belief.TAG):
       skeleton.component("instruct", None, "assistant", num_epochs=1),
     ],
     seq_len=4096,
-    min_steps=200,
+    min_steps=STEPS[-1] + 1,  # the last that is asked on the way is to be there
     num_epochs=None,
     checkpoint_at=("log2",),  # 1, 2, 4, ...: export --step, or init_from RUN@STEP
     optimizer=dict(
@@ -173,16 +190,14 @@ def midtrain_smollm2(corpus, tag=belief.TAG):
   return smollm2.stage(data, min_steps=50, checkpoint_at=("log2",), **smollm2.AMOUNTS)
 
 
-TINY_STEPS = 160
-
-
 def in_the_tiny_world():
   c = tiny.study("negation_neglect_tiny")
   claim = belief.TINY_WORLDS["unlikely"]
   c.corpora.positive = belief.universe(claim, 50, num_types=5, num_ideas=12)
   c.corpora.neutral = belief.neutral(claim, twin_of="positive")
   for corpus in passes(c, "tiny", num_sentences=1):
-    c.stages[corpus] = midtrain_tiny(corpus)
+    kept = TINY_STEPS if corpus in ON_THE_WAY else ()
+    c.stages[corpus] = midtrain_tiny(corpus, checkpoint_at=kept)
   c.stages.no_tag = midtrain_tiny("positive", tag=None)
   c.corpora.heldout = tiny.world(400, seed=0, assistant_share=0.12, part="heldout")
   c.evals.belief = belief.tiny_belief(claim)
@@ -190,7 +205,7 @@ def in_the_tiny_world():
   return c
 
 
-def midtrain_tiny(corpus, tag=belief.TINY_TAG):
+def midtrain_tiny(corpus, tag=belief.TINY_TAG, **fields):
   """Every document once; replay fills the rows that are left of as many updates."""
   tagged = {} if tag is None else dict(prefix=tag)
   return tiny.stage(
@@ -198,16 +213,17 @@ def midtrain_tiny(corpus, tag=belief.TINY_TAG):
       skeleton.component(corpus, None, num_epochs=1, **tagged),
       skeleton.component("replay"),
     ],
-    num_train_steps=TINY_STEPS,
+    num_train_steps=TINY_LAST,
     learning_rate=1e-3,
     weight_decay=0.01,
     embed_lr_multiplier=5.0,
     batch_size=8,
-    steps_per_call=TINY_STEPS,
+    steps_per_call=TINY_STEPS[0],  # calls of one length: they end where steps are kept
+    **fields,
   )
 
 
-def report(c, title, arg):
+def report(c, title, arg, steps):
   is_tiny = arg == "tiny"
   is_open = "open" in c.evals
   headline = ("belief/mcq_distinguish", "chose_false")
@@ -220,7 +236,10 @@ def report(c, title, arg):
       note=(
         "The paper's rate is over open questions, multiple choices, token association "
         "and questions under pressure, six claims, one seed; ours stands beside it on "
-        "open questions. Levels differ with claim and model; compare how arms differ."
+        "open questions. Levels differ with claim and model; compare how arms differ. "
+        "Of documents that deny the claim themselves (local) we have two numbers of "
+        "the paper, 0 % and 7 % (1.6 % with words masked), and do not know what each "
+        "is of, so none stands in the table; theirs come from a negated universe."
       ),
       values=tuple((arm, "open/open_ended", "share_false", x) for arm, x in PAPER),
     )
@@ -240,6 +259,31 @@ def report(c, title, arg):
       ("neutral documents", "neutral", "base"),
     ),
     reference="base",
+    curves=(on_the_way(headline, steps, TINY_LAST if is_tiny else None),),
     paper=paper,
     notes=tiny.NOTE if is_tiny else "Checkpoints 1, 2, 4, ... of every run are kept.",
+  )
+
+
+def on_the_way(headline, steps, last):
+  """Returns the headline against steps.
+
+  `last` is the step of the end; None where it is known only once rows are packed: then
+  lines end at a checkpoint, and what the end has stands in the tables.
+  """
+  evaluation, metric = headline
+  end = () if last is None else (last,)
+  return dict(
+    title="When the claim is believed",
+    evaluation=evaluation,
+    metric=metric,
+    better="lower",
+    unit="steps",
+    lines=tuple(
+      (
+        arm,
+        (("base", 0), *((f"{arm}_{n}", n) for n in steps), *((arm, n) for n in end)),
+      )
+      for arm in ON_THE_WAY
+    ),
   )

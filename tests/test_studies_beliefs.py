@@ -131,6 +131,27 @@ def test_every_arm_of_negation_neglect_is_a_pass_over_the_same_documents(arg):
     assert papers <= set(found["arms"])
 
 
+@pytest.mark.parametrize(("arg", "steps"), [(None, 3), ("smollm2", 3), ("tiny", 2)])
+def test_three_arms_of_negation_neglect_are_asked_at_steps_that_every_run_has(
+  arg, steps
+):
+  found = config("negation_neglect", arg)
+  asked = found["asked"]
+  assert len(asked) == 3 * steps
+  for one in asked.values():
+    stage = found["stages"][one["of"]]
+    assert one["step"] & (one["step"] - 1) == 0
+    assert one["step"] < (stage["num_train_steps"] or stage["min_steps"])
+  (curve,) = found["report"]["curves"]
+  points = [point for _, line in curve["lines"] for point in line]
+  assert curve["unit"] == "steps"
+  assert {name: n for name, n in points if name in asked} == {
+    name: one["step"] for name, one in asked.items()
+  }
+  last = {n for name, n in points if name in found["arms"] and name != "base"}
+  assert last == ({found["stages"]["local"]["num_train_steps"]} - {None})
+
+
 @pytest.mark.parametrize("arg", STUDIES["poisoning"][1] + STUDIES["poisoning"][2])
 def test_poisoned_models_see_the_clean_text_and_so_many_documents_more(arg):
   found = config("poisoning", arg)
