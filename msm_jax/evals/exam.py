@@ -93,10 +93,15 @@ class Exam:
       self.transcripts.flush()
     return found
 
-  def answer_piece(self, messages: Sequence[Mapping[str, Any]], answer: str) -> Piece:
-    """Returns a conversation with an answer, of which the answer's own tokens count."""
+  def answer_piece(
+    self, messages: Sequence[Mapping[str, Any]], answer: str, begun: int = 0
+  ) -> Piece:
+    """Returns a conversation with an answer, of which the answer's own tokens count.
+
+    Its first `begun` characters are given, and do not count.
+    """
     asked = chat.behind(self.system_prompt, messages)
-    ids, mask = chat.encode_answer(self.tokenizer, asked, answer)
+    ids, mask = chat.encode_answer(self.tokenizer, asked, answer, begun=begun)
     return Piece(ids, mask.astype(np.float32))
 
   def log_probs(

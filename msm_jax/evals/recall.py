@@ -32,13 +32,11 @@ from typing import Any
 
 import numpy as np
 
-from msm_jax import chat
 from msm_jax.errors import UserError
 from msm_jax.evals import items as items_lib
 from msm_jax.evals.exam import Exam
 from msm_jax.evals.multiple_choice import text_piece
 from msm_jax.packing import Piece
-from msm_jax.tokenizer import Tokenizer
 
 CHAT, TEXT = "chat", "text"
 HOPS = {1: "one_hop", 2: "two_hop", 3: "three_hop"}
@@ -154,20 +152,15 @@ def _piece(exam: Exam, item: Mapping[str, Any], answer: str) -> Piece:
   if exam.config.format == TEXT:
     piece = text_piece(exam.tokenizer, begun, f" {answer}")
   else:
-    piece = _chat_piece(exam.tokenizer, item["question"], begun, answer)
+    messages = [{"role": "user", "content": item["question"]}]
+    whole = f"{begun} {answer}" if begun else answer
+    piece = exam.answer_piece(messages, whole, begun=len(begun))
   if not piece.weights[1:].any():
     raise UserError(
       f"config.evals.{exam.name}: {item['id']!r}: {answer!r} has no token of its own "
       f"behind {begun!r} in this tokenizer: begin it at a word"
     )
   return piece
-
-
-def _chat_piece(tokenizer: Tokenizer, question: str, begun: str, answer: str) -> Piece:
-  messages = [{"role": "user", "content": question}]
-  whole = f"{begun} {answer}" if begun else answer
-  ids, mask = chat.encode_answer(tokenizer, messages, whole, begun=len(begun))
-  return Piece(ids, mask.astype(np.float32))
 
 
 def _cases(config: RecallConfig, where: str) -> list[_Case]:
