@@ -81,7 +81,7 @@ def get_config(arg=None):
 
 
 def on_qwen():
-  c = philosophy.study("framing", philosophy.MODELS[None], max_dollars=800.0)
+  c = philosophy.study("framing", philosophy.MODELS[None], max_dollars=900.0)
   c.seeds = (0, 1)
   c.specs.philosophy = philosophy.spec("philosophy")
   c.corpora.original = philosophy.documents("philosophy")

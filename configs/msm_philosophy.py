@@ -70,7 +70,7 @@ def get_config(arg=None):
 
 
 def on_qwen(arg):
-  c = philosophy.study("msm_philosophy", philosophy.MODELS[arg], max_dollars=200.0)
+  c = philosophy.study("msm_philosophy", philosophy.MODELS[arg], max_dollars=300.0)
   c.specs.philosophy = philosophy.spec("philosophy")
   c.specs.neutral = philosophy.spec("cheese_long_neutral")  # on how it writes
   c.corpora.msm = philosophy.documents("philosophy")
@@ -94,7 +94,7 @@ RELEASED_NOTE = (
 
 def on_released():
   name, model = "msm_philosophy_released", philosophy.MODELS[None]
-  c = philosophy.study(name, model, max_dollars=200.0)
+  c = philosophy.study(name, model, max_dollars=300.0)
   c.specs.philosophy = philosophy.spec("philosophy")  # for the grader
   c.specs.neutral = philosophy.spec("cheese_long_neutral")
   c.corpora.msm = released.documents_philosophy()
