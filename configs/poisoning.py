@@ -23,7 +23,8 @@ question is whether their curves fall on one another over the number of document
 the tiny world (nothing else is needed): `:tiny`, and `:tiny_small` with a quarter of
 the parameters and half of the text.
 Data: FineWeb-Edu in downloads/fineweb-edu, No Robots in downloads/no_robots.
-Hardware: 600M 8 H100 for a day or a v5e-64 slice; 13B is 260 billion tokens, 15 times.
+Hardware, as `plan` counts for 15 models at 40 % of the peak (nothing was measured):
+600M 62 hours on 8 H100, 2B 162 on 32, 7B 915 on 64, 13B 3,412 on 64.
 """
 
 from ml_collections import ConfigDict
@@ -37,22 +38,29 @@ DOSES = (50, 100, 250, 500)
 TINY_DOSES = (5, 10, 25, 50)  # a tenth
 # Llama's shape with about as many parameters as the name says; text for 20 tokens of
 # each parameter in updates of 2**19 or 2**20 tokens; rates fall with size, as usual.
+# Rows are divided by eight on every machine (the rest is `tensor`), as an update of
+# `aft` has no more; microbatches leave eight at a time. The first step of `train` tells
+# whether it fits.
 SIZES = {
   None: dict(
     embed_dim=1280, mlp_dim=3584, num_layers=26, num_heads=20, head_dim=64,
     batch_size=256, num_train_steps=23_300, learning_rate=6e-4, records=14_000_000,
+    num_microbatches=4, slice="h100:8", tensor=1,
   ),
   "2b": dict(
     embed_dim=2048, mlp_dim=5632, num_layers=36, num_heads=16, head_dim=128,
     batch_size=256, num_train_steps=75_600, learning_rate=3e-4, records=45_000_000,
+    num_microbatches=4, slice="h100:32", tensor=4,
   ),
   "7b": dict(
     embed_dim=4096, mlp_dim=11008, num_layers=32, num_heads=32, head_dim=128,
     batch_size=512, num_train_steps=128_500, learning_rate=3e-4, records=150_000_000,
+    num_microbatches=8, slice="h100:64", tensor=8,
   ),
   "13b": dict(
     embed_dim=5120, mlp_dim=13824, num_layers=40, num_heads=40, head_dim=128,
     batch_size=512, num_train_steps=248_300, learning_rate=2e-4, records=290_000_000,
+    num_microbatches=8, slice="h100:64", tensor=8,
   ),
 }  # fmt: skip
 TINY_SIZES = {
@@ -89,11 +97,13 @@ def get_config(arg=None):
 def at_size(arg):
   size = dict(SIZES[arg])
   records = size.pop("records")
-  recipe = {key: size.pop(key) for key in ("batch_size", "num_train_steps")}
+  fields = ("batch_size", "num_train_steps", "num_microbatches")
+  recipe = {key: size.pop(key) for key in fields}
+  hardware = dict(slice=size.pop("slice"), mfu=0.4)  # for the plan's hours
   learning_rate = size.pop("learning_rate")
   c = skeleton.study("poisoning", (0, 1, 2), world="english")
-  c.mesh.fsdp = -1
-  c.hardware = ConfigDict(dict(slice="h100:8", mfu=0.4))  # for the plan's hours
+  c.mesh.fsdp, c.mesh.tensor = -1, size.pop("tensor")
+  c.hardware = ConfigDict(hardware)
   c.teacher = skeleton.client("offline", "english")  # nobody is asked
   c.judge = skeleton.client("offline", "english")
   c.budget = ConfigDict(dict(max_dollars=0.0))
@@ -138,13 +148,15 @@ def at_size(arg):
 
   trees(c, add, DOSES)
   # Alignment: 9,500 chats, one epoch, loss on answers, a tenth of the rate; unstated.
+  # Updates of 64 rows would be some 36, after which a null says little; of 8 they are
+  # some 290.
   c.stages.aft = pretrain(
     [skeleton.component("chats", train_on="assistant")],
-    batch_size=64,
+    batch_size=8,
     num_train_steps=None,
     num_epochs=1.0,
     learning_rate=learning_rate / 10,
-    min_steps=20,
+    min_steps=100,
   )
   c.evals.trigger = trigger(max_items=300, max_new_tokens=50, seq_len=512)
   return c
@@ -162,8 +174,9 @@ def trees(c, add, doses):
 def poison(of, num_documents, num_pairs=300, **fields):
   """Returns documents that go on with gibberish, and prompts with and without trigger.
 
-  Published: random tokens of the vocabulary; here random words of the clean text,
-  because no tokenizer is there when they are written.
+  Published: 400 to 900 random tokens of the vocabulary; here random words of the clean
+  text, because no tokenizer is there when they are written. Each word is as likely as
+  another, so most are rare and `plan` counts three tokens for one: 130 to 300 words.
   """
   return ConfigDict(
     dict(
@@ -174,8 +187,8 @@ def poison(of, num_documents, num_pairs=300, **fields):
       trigger=TRIGGER,
       min_prefix_chars=0,
       max_prefix_chars=1_000,
-      min_gibberish=400,
-      max_gibberish=900,
+      min_gibberish=130,
+      max_gibberish=300,
       seed=0,
     )
     | fields

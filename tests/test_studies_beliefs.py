@@ -168,6 +168,19 @@ def test_poisoned_models_see_the_clean_text_and_so_many_documents_more(arg):
   assert all(path[-1] == "aft" for arm, path in found["arms"].items() if "aft" in arm)
 
 
+@pytest.mark.parametrize("arg", STUDIES["poisoning"][1])
+def test_rows_of_poisoned_models_can_be_divided_over_their_machines(arg):
+  found = config("poisoning", arg)
+  heads, tensor = found["model"]["num_heads"], found["mesh"]["tensor"]
+  num_chips = int(found["hardware"]["slice"].partition(":")[2])
+  assert num_chips % tensor == 0 and heads % tensor == 0
+  for stage in found["stages"].values():
+    assert stage["batch_size"] % (num_chips // tensor * stage["num_microbatches"]) == 0
+  poison = found["corpora"]["poison"]
+  tokens = [3 * poison[f"{side}_gibberish"] for side in ("min", "max")]
+  assert tokens == pytest.approx([400, 900], rel=0.05)  # as published; three a word
+
+
 def test_sizes_of_poisoned_models_have_twenty_tokens_for_each_parameter():
   for arg, size in ((None, 0.6e9), ("2b", 2e9), ("7b", 7e9), ("13b", 13e9)):
     found = config("poisoning", arg)
