@@ -386,7 +386,7 @@ def test_the_plan_counts_what_notices_add(workdir):
     "short": rewrite(wording="english", num_sentences=1),
     "masked": rewrite(wording="english", notice_weight=0.0),
     "noted": rewrite(wording="english", how="negated", placement="inline"),
-    "twice": rewrite(wording="english", how="negated", placement="both"),
+    "both_ways": rewrite(wording="english", how="negated", placement="both"),
     "shared": rewrite(
       wording="english", of="docs", how="rumour", placement="inline", sentence_share=0.5
     ),
@@ -403,7 +403,7 @@ def test_the_plan_counts_what_notices_add(workdir):
   assert found["masked"].tokens == found["long"].tokens
   # Half of the documents state their fact: the others have no inline notice.
   inline = found["noted"].tokens - found["sdf"].tokens
-  both = found["twice"].tokens - found["long"].tokens
+  both = found["both_ways"].tokens - found["long"].tokens
   assert 0 < inline == pytest.approx(2 * both)
   assert found["shared"].tokens > found["docs"].tokens
   assert found["docs"].tokens < found["marked"].tokens < found["docs"].tokens + 3
