@@ -66,8 +66,11 @@ def test_every_corpus_and_evaluation_can_be(arg):
     built = experiment.eval_config(name, fields)
     if (check := KINDS[fields["type"]].check) is not None:
       check(built, f"config.evals.{name}")
+  if arg == "tiny":  # a toy is not set beside a paper's numbers
+    assert not found["report"]["paper"]
+    return
   told = {arm for arm, *_ in found["report"]["paper"]["values"]}
-  assert told <= set(found["arms"])
+  assert told and told <= set(found["arms"])
 
 
 def test_what_a_teacher_costs_is_within_the_budget(tmp_path):
