@@ -1,0 +1,12 @@
+"""From a laptop to many chips and back: `python -m tpu VERB --config=... --slice=...`
+
+job.py         what is asked: config, machines, steps
+settings.py    tpu.toml: project, zone, bucket, service account
+slices.py      what a slice is called, where there are any, what it costs
+shell.py       the one door to gcloud, kubectl, ssh, docker, sbatch
+targets/       how machines are got and given back, one file per kind of cloud
+templates/     texts that targets fill in
+supervisor.py  looks after a job: creates, starts, recreates, gives up
+host.py        runs on every machine: waits for the others, runs the command again
+board.py       where hosts and supervisor leave word for each other: the bucket
+"""
