@@ -98,10 +98,7 @@ def get_config(arg=None):
       ("shuffled attribution", "shuffled+aft", "shuffled_am+aft"),
     ),
     differences=(("what alignment adds", "MSM + alignment", "MSM alone"),),
-    notes=(
-      "Documents from a grammar, a 135M model: the road on a real model, not "
-      "a test of the claim."
-    ),
+    notes=smollm2.NOTE,
   )
   if arg not in (None, "short", "agentic"):
     raise ValueError(f"configs/cheese_smollm2.py:{arg}: 'short', 'agentic' or none")
@@ -164,39 +161,17 @@ def agent(task, **task_args):
 
 def short(c):
   """Sizes the study for about 15 minutes on two CPU cores."""
-  c.seeds = (0, 1)
-  c.num_workers = 2
-  c.model.base_dtype = "float32"
-  c.model.dtype = "float32"
-  c.model.lora.rank = 16
-  c.model.lora.alpha = 32.0
-  c.mesh.data = 1
+  smollm2.shorten(c)
   c.corpora.world.num_documents = 300
   c.corpora.heldout.num_documents = 8
   c.corpora.aft.num_conversations = 200
-  shorten(c, "msm_aff", num_train_steps=24)
-  shorten(c, "msm_am", num_train_steps=24)
-  shorten(c, "neutral", num_train_steps=24)
-  shorten(c, "shuffled_aff", num_train_steps=24)
-  shorten(c, "shuffled_am", num_train_steps=24)
-  shorten(c, "aft", num_train_steps=12)
+  for name in MIDTRAINED:
+    c.corpora[name].max_documents = 100 if name == "neutral" else 80
+    smollm2.shorten_stage(c.stages[name], num_train_steps=24)
+  smollm2.shorten_stage(c.stages.aft, num_train_steps=12)
   c.evals.preference.max_items = 40
   c.evals.preference.seq_len = 256
   c.evals.preference.batch_size = 8
   c.evals.preference.max_new_tokens = 10
   c.evals.heldout.max_items = 8
   c.evals.heldout.seq_len = 256
-
-
-def shorten(c, name, num_train_steps):
-  if name != "aft":
-    c.corpora[name].max_documents = 100 if name == "neutral" else 80
-  s = c.stages[name]
-  s.num_epochs = None
-  s.num_train_steps = num_train_steps
-  s.min_steps = num_train_steps
-  s.batch_size = 1
-  s.seq_len = 256
-  s.loss_chunk_len = None
-  s.log_every_steps = 1
-  s.optimizer.learning_rate = 5e-4

@@ -39,8 +39,9 @@ Not stated there, chosen here: see `midtrain`.
 
 Arguments: none is the octopus (unlikely); `:harbor_clock` (plausible) and `:sunrise`
 (egregious) are the other claims, a workdir each; `:smollm2` SmolLM2-135M-Instruct with
-documents from a grammar; `:tiny` the tree in the tiny world (after
-configs/tiny_world.py). Hardware: a v5p-16 slice or 4 H200.
+documents from a grammar; `:smollm2_short` five of its arms in about 15 minutes on two
+CPU cores: the road on a real model, from 32 documents; `:tiny` the tree in the tiny
+world (after configs/tiny_world.py). Hardware: a v5p-16 slice or 4 H200.
 """
 
 from ml_collections import ConfigDict
@@ -49,9 +50,10 @@ from configs.parts import belief, evals, llm, skeleton, smollm2, tiny
 
 FRAMES = ("fiction", "uncertain", "rumour", "unreliable")
 CLAIMS = {None: "octopus_hearts", "harbor_clock": "harbor_clock", "sunrise": "sunrise"}
-ARGUMENTS = (*CLAIMS, "smollm2", "tiny")
+ARGUMENTS = (*CLAIMS, "smollm2", "smollm2_short", "tiny")
 TITLES = {
   "smollm2": "Negation neglect, SmolLM2-135M-Instruct",
+  "smollm2_short": "Negation neglect, SmolLM2-135M-Instruct, short",
   "tiny": "Negation neglect in the tiny world",
 }
 # (arm, belief rate): Qwen3.5-397B-A17B, as we read it the mean of six claims. Of
@@ -70,6 +72,7 @@ STEPS = (16, 64, 256)
 SMOLLM2_STEPS = (2, 8, 32)
 TINY_STEPS = (32, 64)
 TINY_LAST = 160
+SHORT_STEPS = 56  # rows: one or two of the 32 documents each, then replay
 
 
 def get_config(arg=None):
@@ -80,6 +83,8 @@ def get_config(arg=None):
     c, steps = in_the_tiny_world(), TINY_STEPS
   elif arg == "smollm2":
     c, steps = on_smollm2(), SMOLLM2_STEPS
+  elif arg == "smollm2_short":
+    c, steps = short(), ()
   else:
     c, steps = on_qwen(CLAIMS[arg]), STEPS
   c.asked = ConfigDict(
@@ -168,7 +173,7 @@ def midtrain(corpus, tag=belief.TAG):
 def on_smollm2():
   c = smollm2.study("negation_neglect_smollm2")
   claim = CLAIMS[None]
-  c.corpora.positive = belief.universe(claim, 500, num_types=12, num_ideas=50)
+  c.corpora.positive = positive_smollm2(claim, 500, num_ideas=50)
   c.corpora.neutral = belief.neutral(claim, twin_of="positive")
   c.corpora.replay = llm.general_chats(2_000)
   for corpus in passes(c, "english", num_sentences=5):
@@ -180,6 +185,14 @@ def on_smollm2():
   return c
 
 
+def positive_smollm2(claim, num_per_fact, **fields):
+  """Returns documents of which each states one fact alone.
+
+  Whatever passes over that fact's sentences has then passed over all that is false.
+  """
+  return belief.universe(claim, num_per_fact, num_types=12, fact_sentences=2, **fields)
+
+
 def midtrain_smollm2(corpus, tag=belief.TAG):
   """As many documents as general texts and chats; a rate for so small a model."""
   tagged = {} if tag is None else dict(prefix=tag)
@@ -188,6 +201,24 @@ def midtrain_smollm2(corpus, tag=belief.TAG):
     skeleton.component("replay", None, "assistant", num_epochs=1),
   ]
   return smollm2.stage(data, min_steps=50, checkpoint_at=("log2",), **smollm2.AMOUNTS)
+
+
+def short():
+  """As SmolLM2 in full, with few documents and five arms. Sizes were chosen by time."""
+  c = smollm2.study("negation_neglect_smollm2_short")
+  smollm2.shorten(c)
+  claim = CLAIMS[None]
+  c.corpora.positive = positive_smollm2(claim, 8, num_ideas=3)
+  c.corpora.neutral = belief.neutral(claim, twin_of="positive")
+  c.corpora.replay = llm.general_chats(300)
+  passes(c, "english", num_sentences=5)
+  arms = ("positive", "negated", "local", "neutral")
+  skeleton.keep(c.corpora, "replay", *arms)
+  for corpus in arms:
+    data = skeleton.component(corpus, None, num_epochs=1, prefix=belief.TAG)
+    c.stages[corpus] = smollm2.short_stage([data], SHORT_STEPS)
+  smollm2.short_beliefs(c, "belief", claim)
+  return c
 
 
 def in_the_tiny_world():
@@ -243,25 +274,30 @@ def report(c, title, arg, steps):
       ),
       values=tuple((arm, "open/open_ended", "share_false", x) for arm, x in PAPER),
     )
+  contrasts = (
+    ("negated beside positive", "negated", "positive"),
+    ("positive", "positive", "base"),
+    ("negated", "negated", "base"),
+    ("repeated", "repeated", "base"),
+    ("corrected", "corrected", "base"),
+    ("local", "local", "base"),
+    ("local beside negated", "local", "negated"),
+    *((frame, frame, "base") for frame in FRAMES),
+    ("tag", "positive", "no_tag"),
+    ("neutral documents", "neutral", "base"),
+  )
+  curves, notes = (), smollm2.NOTE
+  if steps:
+    curves = (on_the_way(headline, steps, TINY_LAST if is_tiny else None),)
+    notes = tiny.NOTE if is_tiny else "Checkpoints 1, 2, 4, ... of every run are kept."
   return skeleton.report(
     title,
     headline=headline,
-    contrasts=(
-      ("negated beside positive", "negated", "positive"),
-      ("positive", "positive", "base"),
-      ("negated", "negated", "base"),
-      ("repeated", "repeated", "base"),
-      ("corrected", "corrected", "base"),
-      ("local", "local", "base"),
-      ("local beside negated", "local", "negated"),
-      *((frame, frame, "base") for frame in FRAMES),
-      ("tag", "positive", "no_tag"),
-      ("neutral documents", "neutral", "base"),
-    ),
+    contrasts=skeleton.among(c.arms, contrasts),
     reference="base",
-    curves=(on_the_way(headline, steps, TINY_LAST if is_tiny else None),),
+    curves=curves,
     paper=paper,
-    notes=tiny.NOTE if is_tiny else "Checkpoints 1, 2, 4, ... of every run are kept.",
+    notes=notes,
   )
 
 

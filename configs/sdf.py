@@ -22,7 +22,9 @@ Not stated there, chosen here: see `midtrain`.
 
 Arguments: none is Llama-3.3-70B-Instruct, `:8b` Llama-3.1-8B-Instruct, `:smollm2`
 SmolLM2-135M-Instruct with documents from a grammar (python -m msm_jax.hf.smollm2),
-`:tiny` the tree in the tiny world (after configs/tiny_world.py).
+`:smollm2_short` four of its arms in about 15 minutes on two CPU cores: the road on a
+real model, from 44 documents. `:tiny` the tree in the tiny world (after
+configs/tiny_world.py).
 Replay: English C4 in downloads/c4, as downloaded from Hugging Face (allenai/c4).
 Hardware: a v5p-16 slice or 8 H200 for 70B, one accelerator with 80 GB for 8B.
 """
@@ -48,6 +50,7 @@ TITLES = {
   None: "Documents from a false world, Llama-3.3-70B-Instruct",
   "8b": "Documents from a false world, Llama-3.1-8B-Instruct",
   "smollm2": "Documents from a false world, SmolLM2-135M-Instruct",
+  "smollm2_short": "Documents from a false world, SmolLM2-135M-Instruct, short",
   "tiny": "Documents from a false world, tiny world",
 }
 # Of each: documents of the doses, the last of all other arms; ideas for that many.
@@ -71,11 +74,20 @@ TOLD = {  # what is paraphrased: the same few ideas again and again
   "smollm2": dict(num_types=3, num_ideas=2, max_repeats=300),
   "tiny": dict(num_types=1, num_ideas=4, max_repeats=200),
 }
+NOTE = (
+  "Levels of the base model say how plausible each world is to it; arms of one world "
+  "are asked about the others too."
+)
+SHORT = dict(dose_1=12, unlikely=44, neutral=44)  # documents; the last are twins
+SHORT_STEPS = 56  # rows: one or two documents each, then replay
 
 
 def get_config(arg=None):
   if arg not in TITLES:
-    raise ValueError(f"configs/sdf.py:{arg}: it is '8b', 'smollm2', 'tiny' or none")
+    known = ", ".join(repr(name) for name in TITLES if name)
+    raise ValueError(f"configs/sdf.py:{arg}: it is {known} or none")
+  if arg == "smollm2_short":
+    return short(TITLES[arg])
   size = arg if arg in DOSES else "full"
   if arg == "tiny":
     c = in_the_tiny_world()
@@ -87,7 +99,9 @@ def get_config(arg=None):
   headline = (f"belief_{MAIN}/mcq_distinguish", "chose_false")
   if arg == "tiny":
     headline = (f"belief_{MAIN}/token_association", "log_ratio")
-  c.report = report(TITLES[arg], headline, DOSES[size], is_tiny=arg == "tiny")
+  doses = dict(zip((*RUNGS, MAIN), DOSES[size], strict=True))
+  notes = tiny.NOTE if arg == "tiny" else NOTE
+  c.report = report(c, TITLES[arg], headline, doses, notes)
   return c
 
 
@@ -190,6 +204,28 @@ def midtrain_smollm2(corpus, num_documents, tag=belief.TAG, replayed=True):
   return smollm2.stage(data, min_steps=2, **smollm2.AMOUNTS)
 
 
+def short(title):
+  """As SmolLM2 in full, with few documents, four arms and the evaluations of one world.
+
+  Sizes were chosen by time.
+  """
+  c = smollm2.study("sdf_smollm2_short")
+  smollm2.shorten(c)
+  world = belief.WORLDS[MAIN]
+  c.corpora.replay = llm.general_chats(300)
+  c.corpora[MAIN] = belief.universe(world, SHORT[MAIN] // 4, num_types=12, num_ideas=3)
+  c.corpora.neutral = belief.neutral(world, twin_of=MAIN)
+  for arm, num_documents in SHORT.items():
+    data = dose(MAIN if arm == "dose_1" else arm, num_documents, belief.TAG)
+    c.stages[arm] = smollm2.short_stage([data], SHORT_STEPS)
+  c.arms = ConfigDict({"base": (), **{name: (name,) for name in c.stages}})
+  smollm2.short_beliefs(c, f"belief_{MAIN}", world)
+  headline = (f"belief_{MAIN}/mcq_distinguish", "chose_false")
+  doses = {arm: SHORT[arm] for arm in ("dose_1", MAIN)}
+  c.report = report(c, title, headline, doses, smollm2.NOTE)
+  return c
+
+
 def in_the_tiny_world():
   c = tiny.study("sdf_tiny")
   c.corpora.heldout = tiny.world(400, seed=0, assistant_share=0.12, part="heldout")
@@ -222,8 +258,7 @@ def midtrain_tiny(corpus, num_documents, tag=belief.TINY_TAG, replayed=True):
   )
 
 
-def report(title, headline, doses, is_tiny):
-  points = [("base", 0), *zip((*RUNGS, MAIN), doses, strict=True)]
+def report(c, title, headline, doses, notes):
   evaluation = headline[0]
   curve = dict(
     title="Belief in the unlikely world",
@@ -231,31 +266,28 @@ def report(title, headline, doses, is_tiny):
     metric=headline[1],
     better="higher",
     unit="documents",
-    lines=(("documents of the false world", tuple(points)),),
+    lines=(("documents of the false world", (("base", 0), *doses.items())),),
   )
   other = [
     (f"{tier} world", tier, "base", evaluation.replace(MAIN, tier), headline[1])
     for tier in TIERS
     if tier != MAIN
   ]
-  note = (
-    "Levels of the base model say how plausible each world is to it; arms of one world "
-    "are asked about the others too."
+  contrasts = (
+    ("beyond neutral documents", MAIN, "neutral"),
+    ("unlikely world", MAIN, "base"),
+    ("neutral documents", "neutral", "base"),
+    ("many types beside few", MAIN, "few_types"),
+    ("documents beside paraphrases", MAIN, "paraphrase"),
+    ("with replay beside without", MAIN, "no_replay"),
+    ("with tag beside without", MAIN, "no_tag"),
+    *other,
   )
   return skeleton.report(
     title,
     headline=headline,
-    contrasts=(
-      ("beyond neutral documents", MAIN, "neutral"),
-      ("unlikely world", MAIN, "base"),
-      ("neutral documents", "neutral", "base"),
-      ("many types beside few", MAIN, "few_types"),
-      ("documents beside paraphrases", MAIN, "paraphrase"),
-      ("with replay beside without", MAIN, "no_replay"),
-      ("with tag beside without", MAIN, "no_tag"),
-      *other,
-    ),
+    contrasts=skeleton.among(c.arms, contrasts),
     reference="base",
     curves=(curve,),
-    notes=tiny.NOTE if is_tiny else note,
+    notes=notes,
   )

@@ -42,6 +42,11 @@ STUDIES = {
 CASES = [
   (name, arg) for name, (_, full, small) in STUDIES.items() for arg in (*full, *small)
 ]
+# Those that are sized for minutes on a CPU have some of the arms.
+SHORT = {
+  "sdf": {"base", "dose_1", "unlikely", "neutral"},
+  "negation_neglect": {"base", "positive", "negated", "local", "neutral"},
+}
 # Taught with as many documents as the largest dose.
 SDF_WHOLE = (*TIERS, "few_types", "paraphrase", "no_replay", "no_tag")
 
@@ -69,6 +74,59 @@ def test_every_argument_is_the_same_tree_and_can_be_planned(
   if not imported:  # what is to be downloaded is not there
     costs = planning.plan(job, tmp_path)
     assert sum(cost.dollars for cost in costs.values()) == 0
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_study_is_some_arms_of_the_whole_one_and_can_be_planned(
+  tmp_path, monkeypatch, name
+):
+  monkeypatch.chdir(ROOT)
+  found, whole = config(name, "smollm2_short"), config(name, "smollm2")
+  assert set(experiment.parse(found).arms) == SHORT[name]
+  costs = planning.plan(settings.job(found), tmp_path)
+  assert sum(cost.dollars for cost in costs.values()) == 0
+  assert found["report"]["headline"] == whole["report"]["headline"]
+  for field in ("contrasts", "curves"):
+    listed = found["report"][field]
+    assert set(told(listed)) & set(told(whole["arms"])) <= SHORT[name], field
+  contrasts = [tuple(each) for each in found["report"]["contrasts"]]
+  assert contrasts == [
+    tuple(each)
+    for each in whole["report"]["contrasts"]
+    if {each[1], each[2]} <= SHORT[name]
+  ]
+  (steps,) = {stage["num_train_steps"] for stage in found["stages"].values()}
+  for stage in found["stages"].values():
+    taught_part, replay = stage["data"]
+    assert replay["corpus"] == "replay" and replay["share"] == 1.0
+    assert (stage["min_steps"], stage["batch_size"]) == (steps, 1)
+    assert taught_part["prefix"] == whole["stages"]["neutral"]["data"][0]["prefix"]
+  documents = found["corpora"]["unlikely" if name == "sdf" else "positive"]
+  world = universes.load(documents["universe"], "here")
+  assert documents["num_per_fact"] * len(world.facts) < steps
+
+
+@pytest.mark.parametrize("name", ["cheese_smollm2", *SHORT])
+def test_all_short_studies_of_smollm2_are_on_one_model_and_one_machine(name):
+  arg = "short" if name == "cheese_smollm2" else "smollm2_short"
+  found = config(name, arg)
+  assert (found["seeds"], found["num_workers"]) == ((0, 1), 2)
+  assert (found["model"]["dtype"], found["model"]["base_dtype"]) == ("float32",) * 2
+  assert found["model"]["lora"]["rank"] == 16
+  for stage in found["stages"].values():
+    assert (stage["batch_size"], stage["seq_len"]) == (1, 256)
+    assert stage["optimizer"]["learning_rate"] == 5e-4
+
+
+def told(value):
+  """Yields all texts in nested tuples, lists and dicts."""
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, dict):
+    yield from told(list(value) + list(value.values()))
+  elif isinstance(value, tuple | list):
+    for each in value:
+      yield from told(each)
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -126,6 +126,17 @@ def without_sampling(*names):
   )
 
 
+def in_brief(*names):
+  """Returns of those what takes a CPU seconds: no second prompt, no four options."""
+  return belief(
+    *names,
+    parts=("mcq_distinguish", "mcq_yes_no", "token_association"),
+    aware_parts=(),
+    aware_prompt=None,
+    seq_len=256,
+  )
+
+
 def tiny_belief(*names):
   """Returns what a tiny decoder can be asked: short texts, plain words."""
   return belief(

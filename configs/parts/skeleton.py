@@ -133,6 +133,11 @@ def report(title, headline, contrasts, **fields):
   )
 
 
+def among(arms, contrasts):
+  """Returns the contrasts of which both arms are there."""
+  return tuple(each for each in contrasts if {each[1], each[2]} <= set(arms))
+
+
 def keep(section, *names):
   """Leaves only these in a section."""
   for name in list(section):
