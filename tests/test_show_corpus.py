@@ -1,13 +1,18 @@
 """What `show` says of a corpus and its shards when it is asked more closely."""
 
+import contextlib
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from test_launch import launch
+from test_launch import ROOT, launch
 
-from msm_jax import packing, records, show_corpus, tokenizer
+from msm_jax import exits, packing, records, show_corpus, tokenizer
 from msm_jax.errors import UserError
 from msm_jax.packing import Piece
 
@@ -179,6 +184,38 @@ def test_a_packed_row_is_shown_by_its_number(tmp_path):
   assert "gouda" not in done.stdout
   done = launch("show", directory, "--row=2")
   assert done.returncode == 2 and "has rows 0 to 1" in done.stderr
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_show_ends_quietly_as_other_tools_do_when_nobody_reads_on(corpus, stream):
+  """As in `show PATH | head`, whether what is left fits into a buffer or not."""
+  path = corpus if stream == "stdout" else "/nowhere"
+  pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+  command = [sys.executable, "launch.py", "show", str(path)]
+  with subprocess.Popen(command, cwd=ROOT, **pipes) as shown:
+    getattr(shown, stream).close()
+    said = (shown.stderr if stream == "stdout" else shown.stdout).read()
+  assert said == b""
+  assert shown.returncode == (exits.UNREAD if stream == "stdout" else exits.USER)
+
+
+@pytest.mark.parametrize("num_lines", [1, 100_000])
+def test_output_that_nobody_reads_is_no_bug_and_a_pipe_of_ours_is(
+  monkeypatch, num_lines
+):
+  reading, writing = os.pipe()
+  os.close(reading)
+  with contextlib.suppress(BrokenPipeError), open(writing, "w") as unread:
+    monkeypatch.setattr(sys, "stdout", unread)
+    print_all = lambda: [print("a line") for _ in range(num_lines)]  # noqa: E731
+    assert exits.code_of(print_all, lambda: "there") == 141
+    monkeypatch.undo()
+
+  def work():
+    raise BrokenPipeError(errno.EPIPE, "a worker is gone")
+
+  with pytest.raises(BrokenPipeError, match="a worker is gone"):
+    exits.code_of(work, lambda: "there")
 
 
 def test_the_command_line_asks_for_one_thing_at_a_time(corpus):
