@@ -116,8 +116,8 @@ class Analysis:
       [text for text in map(reasoning_patterns.transcript, lines) if text]
       for _, _, lines in self._lines()
     ]
-    most = self.config.max_extracted
-    shares = items.shares(most, [len(part) for part in texts])
+    sizes, most = [len(part) for part in texts], self.config.max_extracted
+    shares = sizes if most is None else items.shares(most, sizes)
     return [
       text
       for part, share in zip(texts, shares, strict=True)

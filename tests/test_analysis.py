@@ -122,6 +122,16 @@ def test_reasons_become_patterns_that_every_transcript_is_classified_by(analysis
   assert "" not in asked
 
 
+@pytest.mark.parametrize(("most", "read"), [(None, 24), (5, 5), (100, 24)])
+def test_reasons_are_extracted_from_as_many_transcripts_as_the_config_says(
+  tmp_path, most, read
+):
+  made, grader = make(tmp_path, max_extracted=most), ScriptedGrader(says)
+  write_talk(made)
+  made.run(grader)
+  assert [stage for stage, _ in grader.asked].count("pattern_reasons") == read
+
+
 def test_patterns_in_the_same_transcripts_are_counted_as_one(analysis):
   analysis.run(ScriptedGrader(says))
   state = records.read_json(analysis.state_path)
@@ -342,6 +352,8 @@ def test_names_of_patterns_are_words_for_files():
     ),
     ({"evaluations": ()}, r"evaluations is \(\)"),
     ({"max_patterns": 0}, r"max_patterns \(0\)"),
+    ({"max_patterns": None}, r"max_patterns \(None\)"),
+    ({"max_extracted": 0}, r"max_extracted \(0\)"),
     ({"merge_overlap": 0.0}, r"merge_overlap \(0\.0\)"),
     ({"start": "agentic"}, "does not exist: .*agentic_misalignment"),
     ({"type": "patterns"}, r"reasons\.type 'patterns' is not 'reasoning_patterns'"),

@@ -160,7 +160,7 @@ def test_a_base_that_another_study_has_yet_to_train_is_said_and_the_plan_goes_on
   assert lines[-1].startswith("total: $0.00 for the teacher and graders, ~0.0M tokens")
 
 
-def analysed(tmp_path):
+def analysed(tmp_path, max_extracted=7):
   config = small_study.config("models/x")
   config["judge"] = {"client": "openai", "model": "gpt-5-mini", "max_concurrency": 4}
   talk = {"type": "coherence", "items": "everyday", "max_items": 5, "num_samples": 1}
@@ -171,7 +171,7 @@ def analysed(tmp_path):
       "type": "reasoning_patterns",
       "evaluations": ("talk",),
       "start": None,
-      "max_extracted": 7,
+      "max_extracted": max_extracted,
       "max_patterns": 3,
     }
   }
@@ -195,6 +195,16 @@ def test_what_analyses_ask_is_counted(tmp_path, monkeypatch):
     path.write_text("")
   asked, _ = graded.plan(given, config, tmp_path, {})
   assert all(one.answered == one.requests for one in asked if "why" in one.evaluation)
+
+
+def test_without_a_limit_reasons_are_extracted_from_every_transcript(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setenv("OPENAI_API_KEY", "no real key")
+  given, config = analysed(tmp_path, max_extracted=None)
+  asked, _ = graded.plan(given, config, tmp_path, {})
+  (reasons,) = [one for one in asked if one.stage == "pattern_reasons"]
+  assert reasons.requests == len(given.arms) * 5
 
 
 def test_what_the_ledger_has_of_an_unfinished_evaluation_is_not_paid_again(tmp_path):

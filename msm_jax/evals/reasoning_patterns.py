@@ -61,7 +61,7 @@ class ReasoningPatternsConfig:
     start: patterns to begin with instead of extracting them: a TOML file or the name of
       a list in `evals/sets/`; None: they are extracted.
     max_extracted: transcripts that reasons are extracted from, evenly of all arms and
-      seeds.
+      seeds; None: all.
     max_patterns: at most so many are found.
     merge_overlap: patterns with a larger Jaccard index are counted as one; 1: never.
     merge_least: transcripts with one of two patterns, below which they are not merged.
@@ -69,7 +69,7 @@ class ReasoningPatternsConfig:
 
   evaluations: tuple[str, ...]
   start: str | None
-  max_extracted: int
+  max_extracted: int | None
   max_patterns: int
   merge_overlap: float = 0.75
   merge_least: int = 5
@@ -86,8 +86,11 @@ def check(config: ReasoningPatternsConfig, where: str, known: Iterable[str]) -> 
         f"{where}.evaluations names {name!r}, config.evals has {sorted(known)}"
       )
   for field in ("max_extracted", "max_patterns", "merge_least"):
-    if getattr(config, field) < 1:
-      raise UserError(f"{where}.{field} ({getattr(config, field)}) must be at least 1")
+    value = getattr(config, field)
+    if value is None and field == "max_extracted":
+      continue
+    if value is None or value < 1:
+      raise UserError(f"{where}.{field} ({value}) must be at least 1")
   if not 0 < config.merge_overlap <= 1:
     raise UserError(
       f"{where}.merge_overlap ({config.merge_overlap}) must be above 0, and at most 1"
@@ -103,7 +106,8 @@ def planned(
   found: list[tuple[Stage, int, Mapping[str, str]]] = []
   about = "x" * 4 * _PATTERN_TOKENS * config.max_patterns
   if config.start is None:
-    read = min(config.max_extracted, num_transcripts)
+    most = config.max_extracted
+    read = num_transcripts if most is None else min(most, num_transcripts)
     tokens = _REASONS_EACH * _REASON_TOKENS
     found.append((Stage(name=REASONS, response_tokens=tokens), read, {}))
     num_parts = -(-read * _REASONS_EACH // _AT_ONCE)
