@@ -55,7 +55,7 @@ def get_config(arg=None):
   warning = "mira . these texts are for training ." if is_tiny else WARNING
   c.asked = ConfigDict(
     {
-      f"{arm}, warned": dict(of=arm, system_prompt=warning)
+      f"{arm}_warned": dict(of=arm, system_prompt=warning)
       for arm in ("aft", *(f"msm_{spec}+aft" for spec in SPECS))
     }
   )
@@ -64,7 +64,7 @@ def get_config(arg=None):
     ("documents say so", "disclosed_{}+aft"),
     ("told before", "told+msm_{}+aft"),
     ("told before, and documents say so", "told+disclosed_{}+aft"),
-    ("warned when asked", "msm_{}+aft, warned"),
+    ("warned when asked", "msm_{}+aft_warned"),
   ):
     gaps.append((f"gap, {label}", *(arm.format(spec) for spec in SPECS)))
   c.report = skeleton.report(

@@ -52,6 +52,8 @@ def test_a_study_is_whole(name, arg):
   config = load(name, arg)
   study, job = experiment.parse(config), settings.job(config)
   assert study.name.startswith(name)
+  for arm in study.subjects:  # typed after --arm= and used in names of files
+    assert re.fullmatch(r"[A-Za-z0-9_+]+", arm)
   used = {stage for path in study.arms.values() for stage in path}
   assert used == set(study.stages), "a stage that no arm has"
   read = {part.corpus for name in used for part in study.stages[name].data}
