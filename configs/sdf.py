@@ -36,16 +36,6 @@ from configs.parts import belief, evals, llm, skeleton, smollm2, tiny
 TIERS = ("plausible", "unlikely", "egregious")
 MAIN = "unlikely"
 RUNGS = ("dose_1", "dose_2", "dose_3", "dose_4", "dose_5")
-LLAMA_70B = dict(
-  init_from="models/llama-3.3-70b-instruct",
-  base_model="meta-llama/Llama-3.3-70B-Instruct",
-  license="llama3.3",
-)
-LLAMA_8B = dict(
-  init_from="models/llama-3.1-8b-instruct",
-  base_model="meta-llama/Llama-3.1-8B-Instruct",
-  license="llama3.1",
-)
 TITLES = {
   None: "Documents from a false world, Llama-3.3-70B-Instruct",
   "8b": "Documents from a false world, Llama-3.1-8B-Instruct",
@@ -94,7 +84,7 @@ def get_config(arg=None):
   elif arg == "smollm2":
     c = on_smollm2()
   else:
-    c = on_llama(LLAMA_8B if arg == "8b" else LLAMA_70B)
+    c = on_llama(llm.LLAMA_8B_INSTRUCT if arg == "8b" else llm.LLAMA_70B_INSTRUCT)
   tree(c, size)
   headline = (f"belief_{MAIN}/mcq_distinguish", "chose_false")
   if arg == "tiny":

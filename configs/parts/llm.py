@@ -25,6 +25,16 @@ LLAMA_8B = dict(
   base_model="meta-llama/Llama-3.1-8B",
   license="llama3.1",
 )
+LLAMA_8B_INSTRUCT = dict(
+  init_from="models/llama-3.1-8b-instruct",
+  base_model="meta-llama/Llama-3.1-8B-Instruct",
+  license="llama3.1",
+)
+LLAMA_70B_INSTRUCT = dict(
+  init_from="models/llama-3.3-70b-instruct",
+  base_model="meta-llama/Llama-3.3-70B-Instruct",
+  license="llama3.3",
+)
 QWEN25_32B = dict(
   init_from="models/qwen2.5-32b-instruct",
   base_model="Qwen/Qwen2.5-32B-Instruct",
