@@ -40,7 +40,14 @@ class Gpus:
     return f"{self.kind}:{self.num_hosts * self.per_host}"
 
 
-Machines = Topology | Gpus
+@dataclasses.dataclass(frozen=True)
+class Cpu:
+  """One machine without accelerators, for steps that need none."""
+
+  name: str = "cpu"
+
+
+Machines = Topology | Gpus | Cpu
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +73,7 @@ class Job:
     name: of every resource: lower-case letters, digits and dashes, at most 40.
     config: for `--config`, relative to the root of the repository.
     overrides: `--config.field=value` flags as they were given.
-    machines: a TPU slice (or several), or GPUs.
+    machines: a TPU slice (or several), or GPUs; of the steps with place 'pod'.
     provisioning: how they are paid for.
     workdir: gs://... or a directory that all hosts share.
     code: what identifies the code that is pushed: hash of the archive, or an image.
@@ -84,6 +91,21 @@ class Job:
   code: str
   steps: tuple[Step, ...] = (Step(name="study", mode="run"),)
   max_same_failures: int = 3
+
+  def at(self, step: Step) -> "Job":
+    """Returns the job as the machines of one step see it: what to create and find.
+
+    Steps without accelerators have one machine of their own, which goes when they are
+    done.
+    """
+    if step.place == "pod":
+      return self
+    return dataclasses.replace(
+      self,
+      name=f"{self.name}-cpu",
+      machines=Cpu(),
+      provisioning=Provisioning.ON_DEMAND,
+    )
 
   def command(self, step: Step) -> list[str]:
     """Returns what runs on every host, in the root of the repository."""
