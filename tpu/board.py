@@ -1,0 +1,365 @@
+"""Where hosts and supervisor leave word for each other: JSON objects on the bucket.
+
+    job.json            what was submitted
+    machines.jsonl      when machines came and went, by the supervisor
+    STEP/attempt.json   which attempt this is and how it stands, by host 0
+    STEP/hosts/K.json   a sign of life of host K and how its command ended
+    STEP/progress.json  how far the command is, by host 0
+    STEP/logs/host-K.log
+    stop                when it is there, hosts save and end
+
+Every object has one writer, and is written whole. Nobody compares clocks of two
+machines: a sign of life is one that changes (`pulse.py`).
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from msm_jax import topology
+from msm_jax.errors import UserError
+from tpu.job import Gpus, Job, Provisioning, Step
+from tpu.timing import Timing
+
+
+class Unreachable(Exception):
+  """The board does not answer (now); what was asked may or may not be done."""
+
+
+class Files(Protocol):
+  """Names -> bytes, in a bucket or a directory. Raises `Unreachable`."""
+
+  url: str
+
+  def read(self, name: str) -> bytes | None:
+    """Returns what is there, None if there is nothing."""
+
+  def write(self, name: str, data: bytes) -> None:
+    """Replaces what is there, in one go."""
+
+  def delete(self, name: str) -> None:
+    """Removes what is there, if anything."""
+
+  def make(self) -> None:
+    """Makes the place itself, where that is needed."""
+
+
+class Directory:
+  """Files in a directory that all machines share.
+
+  A root that is gone was unmounted, say, and is never made by a write.
+  """
+
+  def __init__(self, root: str | os.PathLike[str]):
+    self.root = pathlib.Path(root)
+    self.url = str(self.root)
+
+  def make(self) -> None:
+    """Makes the directory."""
+    try:
+      self.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise UserError(f"{self.root} cannot be made ({error.strerror})") from None
+
+  def read(self, name: str) -> bytes | None:
+    """Returns the content of a file."""
+    try:
+      return (self.root / name).read_bytes()
+    except FileNotFoundError:
+      self._needed()
+      return None
+    except OSError as error:
+      raise Unreachable(str(error)) from error
+
+  def write(self, name: str, data: bytes) -> None:
+    """Writes a sibling and renames it."""
+    path = self.root / name
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+      for parent in reversed(path.relative_to(self.root).parents):
+        if parent != pathlib.Path("."):
+          (self.root / parent).mkdir(exist_ok=True)
+      new.write_bytes(data)
+      new.replace(path)
+    except OSError as error:
+      raise Unreachable(str(error)) from error
+
+  def delete(self, name: str) -> None:
+    """Removes a file."""
+    try:
+      (self.root / name).unlink(missing_ok=True)
+    except OSError as error:
+      raise Unreachable(str(error)) from error
+    self._needed()
+
+  def _needed(self) -> None:
+    if not self.root.is_dir():
+      raise Unreachable(f"{self.root} is not there")
+
+
+def open_(url: str) -> "Board":
+  """Returns the board at gs://BUCKET/PREFIX or in a directory; asks nothing yet."""
+  if url.startswith("gs://"):
+    raise UserError(f"{url}: boards on a bucket are not there yet")
+  return Board(Directory(url))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Submission:
+  """What was submitted (job.json).
+
+  Attributes:
+    job: as it was then; a supervisor on another laptop goes on with this one.
+    target: name of the target.
+    settings: of the target, as JSON: enough to find the machines again.
+    dollars_per_hour: of all machines together; None where no price is known.
+    timing: of hosts and supervisor.
+    time: of submission, seconds since 1970.
+  """
+
+  job: Job
+  target: str
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  dollars_per_hour: float | None = None
+  timing: Timing = dataclasses.field(default_factory=Timing)
+  time: float = dataclasses.field(default_factory=time.time)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beat:
+  """A sign of life of a host's agent.
+
+  Attributes:
+    agent: differs from agent to agent.
+    count: of its beats.
+    attempt: that it takes part in.
+    phase: stopping (the command of another attempt), waiting (for the others),
+      running, ended (the command did), late (the attempt began without it), leaving
+      (the machine is taken away), left (the agent ended).
+    code: exit code of the command, if it ended.
+    said: its last line, then.
+    name: of the machine.
+    time: of the beat, seconds since 1970 on that machine; for people.
+  """
+
+  agent: str
+  count: int
+  attempt: int
+  phase: str
+  code: int | None = None
+  said: str = ""
+  name: str = ""
+  time: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failure:
+  """Why an attempt ended before the step was done.
+
+  Attributes:
+    attempt: which one.
+    host: whose command or machine it was.
+    code: exit code of the command; None where the host itself was lost.
+    at: what was done then ('train a+b seed 0'), '' before anything was.
+    step: how far that was.
+    said: last words of the command, or what is known.
+    counts: whether it brings the step nearer to being given up.
+  """
+
+  attempt: int
+  host: int
+  code: int | None
+  at: str = ""
+  step: int = 0
+  said: str = ""
+  counts: bool = True
+
+
+ENDS = ("finished", "gave_up", "stopped")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attempt:
+  """How a step stands (attempt.json).
+
+  Attributes:
+    attempt: from 1.
+    phase: waiting (for all hosts), running, restarting (after a failure), finished,
+      gave_up, stopped.
+    why: for people.
+    failures: the last 50.
+    furthest: how far each part of the work ever came.
+    same: failures that count since any part came further.
+  """
+
+  attempt: int = 1
+  phase: str = "waiting"
+  why: str = ""
+  failures: tuple[Failure, ...] = ()
+  furthest: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  same: int = 0
+
+  @property
+  def is_over(self) -> bool:
+    """Returns whether no host is to do anything more."""
+    return self.phase in ENDS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Event:
+  """Machines came or went (a line of machines.jsonl).
+
+  Attributes:
+    what: asked, came, went.
+    time: when the supervisor saw it, seconds since 1970.
+    why: for people.
+  """
+
+  what: str
+  time: float
+  why: str = ""
+
+
+class Board:
+  """The objects, typed."""
+
+  def __init__(self, files: Files):
+    self.files = files
+
+  @property
+  def url(self) -> str:
+    """Returns where it is."""
+    return self.files.url
+
+  def submission(self) -> Submission | None:
+    """Returns what was submitted, if anything."""
+    found = self._read("job.json")
+    if found is None:
+      return None
+    return Submission(
+      **found
+      | {
+        "job": job_of_json(found["job"]),
+        "timing": Timing(**found["timing"]),
+      }
+    )
+
+  def submit(self, submission: Submission) -> None:
+    """Writes what is to be done; the board is made if need be."""
+    self.files.make()
+    found = _shallow(submission)
+    found |= {
+      "job": job_to_json(submission.job),
+      "timing": dataclasses.asdict(submission.timing),
+    }
+    self._write("job.json", found)
+
+  def attempt(self, step: str) -> Attempt | None:
+    """Returns how a step stands; None before a host looked at it."""
+    found = self._read(f"{step}/attempt.json")
+    if found is None:
+      return None
+    failures = tuple(Failure(**each) for each in found["failures"])
+    return Attempt(**found | {"failures": failures})
+
+  def put_attempt(self, step: str, attempt: Attempt) -> None:
+    """Writes how a step stands."""
+    self._write(f"{step}/attempt.json", dataclasses.asdict(attempt))
+
+  def beat(self, step: str, host: int) -> Beat | None:
+    """Returns the last beat of a host."""
+    found = self._read(f"{step}/hosts/{host}.json")
+    return None if found is None else Beat(**found)
+
+  def put_beat(self, step: str, host: int, beat: Beat) -> None:
+    """Writes a beat."""
+    self._write(f"{step}/hosts/{host}.json", dataclasses.asdict(beat))
+
+  def progress(self, step: str) -> dict[str, Any] | None:
+    """Returns how far a step is: see `tpu/gathering.py`."""
+    return self._read(f"{step}/progress.json")
+
+  def put_progress(self, step: str, progress: Mapping[str, Any]) -> None:
+    """Writes how far a step is."""
+    self._write(f"{step}/progress.json", dict(progress))
+
+  def log(self, step: str, host: int) -> bytes | None:
+    """Returns the log of a host."""
+    return self.files.read(f"{step}/logs/host-{host}.log")
+
+  def put_log(self, step: str, host: int, log: bytes) -> None:
+    """Writes the log of a host."""
+    self.files.write(f"{step}/logs/host-{host}.log", log)
+
+  def events(self) -> list[Event]:
+    """Returns when machines came and went."""
+    lines = (self.files.read("machines.jsonl") or b"").splitlines()
+    return [Event(**json.loads(line)) for line in lines]
+
+  def add_event(self, event: Event) -> None:
+    """Notes that machines came or went."""
+    lines = self.files.read("machines.jsonl") or b""
+    line = json.dumps(dataclasses.asdict(event)) + "\n"
+    self.files.write("machines.jsonl", lines + line.encode())
+
+  def is_to_stop(self) -> bool:
+    """Returns whether a person asked to stop."""
+    return self.files.read("stop") is not None
+
+  def ask_to_stop(self) -> None:
+    """Lets all hosts save and end."""
+    self.files.write("stop", b"")
+
+  def forget_stop(self) -> None:
+    """Lets hosts start again."""
+    self.files.delete("stop")
+
+  def _read(self, name: str) -> dict[str, Any] | None:
+    data = self.files.read(name)
+    if data is None:
+      return None
+    try:
+      return json.loads(data)
+    except ValueError:
+      raise UserError(f"{self.url}/{name} is no JSON: delete it, run again") from None
+
+  def _write(self, name: str, value: Mapping[str, Any]) -> None:
+    self.files.write(name, json.dumps(value).encode())
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+  return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+
+
+def job_to_json(job: Job) -> dict[str, Any]:
+  """Returns a job as JSON holds it."""
+  machines = job.machines
+  if isinstance(machines, Gpus):
+    described = {"gpus": dataclasses.asdict(machines)}
+  else:
+    described = {"slice": machines.slice_name, "num_slices": machines.num_slices}
+  steps = [dataclasses.asdict(step) for step in job.steps]
+  return _shallow(job) | {"machines": described, "steps": steps}
+
+
+def job_of_json(found: Mapping[str, Any]) -> Job:
+  """Returns the job that `job_to_json` described."""
+  described = found["machines"]
+  if "gpus" in described:
+    machines = Gpus(**described["gpus"])
+  else:
+    (machines,) = topology.parse(described["slice"], described["num_slices"])
+  return Job(
+    **{
+      **found,
+      "machines": machines,
+      "overrides": tuple(found["overrides"]),
+      "provisioning": Provisioning(found["provisioning"]),
+      "steps": tuple(Step(**step) for step in found["steps"]),
+    }
+  )
