@@ -12,20 +12,26 @@ TEST_PROCESSES ?= 2
 STUDIES ?= msm_cheese msm_values msm_philosophy token_efficiency spec_science attribution \
   framing anti_spec sdf negation_neglect poisoning cot_monitorability out_of_context \
   disclosure alternatives stage_order
+# Processes that share the seeds of a study. Two studies at once on two cores:
+# make -j2 studies WORKERS=1
+WORKERS ?= 2
+STUDY_TARGETS := $(addprefix study-,$(STUDIES))
 BIN := $(VENV)/bin
 
-.PHONY: demo install install-test lint studies test test-slow
+.PHONY: demo install install-test lint studies test test-slow tiny-world $(STUDY_TARGETS)
 
 demo: install  ## train and evaluate the embedded default, then write its report
 	$(BIN)/python launch.py run --config=configs/cheese_tiny.py --workdir=$(WORKDIR)
 
-studies: install  ## every study of the literature in the tiny world
+studies: $(STUDY_TARGETS)  ## every study of the literature in the tiny world
+
+tiny-world: install  ## what all of them begin with
 	$(BIN)/python launch.py run --config=configs/tiny_world.py --workdir=models/tiny_world
-	@for study in $(STUDIES); do \
-	  echo "== $$study"; \
-	  JAX_COMPILATION_CACHE_DIR=$(CURDIR)/studies/.xla_cache $(BIN)/python launch.py run \
-	    --config=configs/$$study.py:tiny --workdir=studies/$$study || exit $$?; \
-	done
+
+$(STUDY_TARGETS): study-%: tiny-world  ## one of them: make study-sdf
+	@echo "== $*"
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/studies/.xla_cache $(BIN)/python launch.py run \
+	  --config=configs/$*.py:tiny --workdir=studies/$* --config.num_workers=$(WORKERS)
 
 install: $(BIN)/.installed
 

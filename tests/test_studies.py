@@ -3,6 +3,8 @@
 import importlib.util
 import pathlib
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -101,3 +103,15 @@ def test_make_studies_runs_all_of_them_and_a_page_tells_of_each():
   assert set(listed[1].replace("\\", "").split()) == set(STUDIES)
   page = (ROOT / "docs" / "studies.md").read_text("utf-8")
   assert re.findall(r"^## `(\w+)`", page, re.MULTILINE) == list(STUDIES)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize("target", ["studies", "study-sdf"])
+def test_make_trains_the_tiny_world_before_the_studies_that_begin_with_it(target):
+  command = ["make", "--dry-run", "--jobs=2", target, "WORKERS=1"]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+  configs = re.findall(r"--config=configs/(\w+)\.py(?::tiny)?", done.stdout)
+  assert configs[0] == "tiny_world" and configs.count("tiny_world") == 1
+  assert configs[1:] == (["sdf"] if target == "study-sdf" else list(STUDIES))
+  assert done.stdout.count("--config.num_workers=1") == len(configs) - 1
+  assert len(set(re.findall(r"--workdir=(\S+)", done.stdout))) == len(configs)
