@@ -1,6 +1,7 @@
 """Where hosts and supervisor leave word for each other: JSON objects on the bucket.
 
     job.json            what was submitted
+    hosts.json          names of the machines in the order of their numbers
     machines.jsonl      when machines came and went, by the supervisor
     STEP/attempt.json   which attempt this is and how it stands, by host 0
     STEP/hosts/K.json   a sign of life of host K and how its command ended
@@ -18,7 +19,7 @@ import os
 import pathlib
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msm_jax import topology
@@ -68,13 +69,14 @@ class Directory:
 
   def read(self, name: str) -> bytes | None:
     """Returns the content of a file."""
-    try:
-      return (self.root / name).read_bytes()
-    except FileNotFoundError:
-      self._needed()
-      return None
-    except OSError as error:
-      raise Unreachable(str(error)) from error
+    for _ in range(2):  # the root may come back between not finding and looking why
+      try:
+        return (self.root / name).read_bytes()
+      except FileNotFoundError:
+        self._needed()
+      except OSError as error:
+        raise Unreachable(str(error)) from error
+    return None
 
   def write(self, name: str, data: bytes) -> None:
     """Writes a sibling and renames it."""
@@ -258,6 +260,14 @@ class Board:
       "timing": dataclasses.asdict(submission.timing),
     }
     self._write("job.json", found)
+
+  def names(self) -> list[str]:
+    """Returns the names of the machines in the order of their numbers, once known."""
+    return (self._read("hosts.json") or {"names": []})["names"]
+
+  def put_names(self, names: Sequence[str]) -> None:
+    """Writes the names of the machines."""
+    self._write("hosts.json", {"names": list(names)})
 
   def attempt(self, step: str) -> Attempt | None:
     """Returns how a step stands; None before a host looked at it."""

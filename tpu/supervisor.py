@@ -1,12 +1,27 @@
-"""Looks after a job: creates, starts, recreates, gives up."""
+"""Looks after a job: creates, starts, recreates, gives up.
 
+What is there is asked anew at every look, so that it may be killed anywhere and started
+again: nothing is made twice, nothing is forgotten.
+"""
+
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
-from tpu.board import Board
-from tpu.job import Job
-from tpu.targets import Target
+from msm_jax.errors import Stopped, UserError
+from tpu import pulse, status, submitting
+from tpu import timing as timing_lib
+from tpu.board import Board, Event, Submission, Unreachable
+from tpu.job import Job, State, Step
+from tpu.shell import Failed
+from tpu.targets import Found, Target
 from tpu.timing import Timing
+
+_MOST_TRIES = 10  # of one deed that fails
+_MOST_STARTS = 3  # of agents that are never heard of, before machines are replaced
+_MOST_BROKEN = 2  # times that machines are replaced for that
+_SAID_EVERY_S = 30.0
+_ASLEEP_S = 30.0  # a look that comes so late follows a sleep of this machine
 
 
 def look_after(
@@ -24,7 +39,7 @@ def look_after(
   """Does what is not done yet of a job, and returns when it is finished.
 
   Whatever was begun before, here or elsewhere, is taken up. Machines are deleted at
-  the end, whichever it is.
+  the end, whichever it is, but when a person asked to stop.
 
   Args:
     job: what is asked. One of its name that is under way must agree with it; its code
@@ -35,11 +50,250 @@ def look_after(
     dollars_per_hour: of all machines together, for job.json.
     keep: leave the machines at the end.
     detach: return as soon as all hosts work.
-    timing: None: what job.json or MSM_TPU_TIMING says.
+    timing: None: what MSM_TPU_TIMING says.
     say: gets lines for people.
 
   Raises:
     UserError: the job was given up, or a person must do something; says what is left.
     Stopped: a person asked for that, or this process is to end (the job goes on).
   """
-  raise NotImplementedError
+  submission = Submission(
+    job=job,
+    target=target.name,
+    settings=settings or {},
+    dollars_per_hour=dollars_per_hour,
+    timing=timing or timing_lib.of_environment(),
+  )
+  try:
+    submission = submitting.submit(submission, target, board, say)
+    _Supervisor(submission, target, board, keep, detach, say).run()
+  except KeyboardInterrupt:
+    raise Stopped(
+      f"{job.name} goes on without this process: run the same command again to look "
+      f"after it, or end it with `python -m tpu stop` or `delete`"
+    ) from None
+
+
+class _Over(Exception):
+  """There is nothing more to look after."""
+
+
+class _Supervisor:
+  """The state of one process that looks after a job; none of it is needed again."""
+
+  def __init__(
+    self,
+    submission: Submission,
+    target: Target,
+    board: Board,
+    keep: bool,
+    detach: bool,
+    say: Callable[[str], None],
+  ):
+    self._submission, self._job = submission, submission.job
+    self._timing = submission.timing
+    self._target, self._board = target, board
+    self._keep, self._detach, self._say_line = keep, detach, say
+    self._pulse = pulse.Pulse(
+      self._job.machines.num_hosts, self._timing.look_s + _ASLEEP_S
+    )
+    self._said: dict[str, tuple[str, float]] = {}
+    self._failed: dict[str, int] = {}  # deed -> times in a row
+    self._troubles = self._starts = self._broken = self._taken = 0
+    self._patient_until = self._create_at = float("-inf")
+
+  def run(self) -> None:
+    """Looks again and again until the job is over."""
+    while True:
+      wait_s = self._timing.look_s
+      try:
+        self._look()
+        self._troubles = 0
+      except (Failed, Unreachable, OSError) as error:
+        self._troubles += 1
+        wait_s = self._timing.backoff(self._troubles)
+        self._say("trouble", f"{error}; again in {wait_s:.0f} s")
+      except _Over:
+        return
+      time.sleep(wait_s)
+
+  def _look(self) -> None:
+    """Does what is to be done now."""
+    step = self._step()
+    if step is None:
+      return self._finish()
+    record = self._board.attempt(step.name)
+    if record is not None:
+      self._tell(step, record.phase, record.attempt, record.why)
+      if record.phase == "gave_up":
+        self._give_up(f"{step.name}: {record.why}")
+      if record.phase == "stopped":
+        self._stopped(step)
+    found = self._target.find(self._job)
+    self._note_machines(found)
+    if found.says:
+      self._say("cloud", f"{found.state.value}: {found.says}")
+    match found.state:
+      case State.ABSENT:
+        self._create()
+      case State.READY:
+        self._keep_alive(step, found)
+      case State.PREEMPTED:
+        self._taken += 1
+        self._replace(found, self._taken)
+      case State.FAILED:
+        self._give_up(f"{self._target.name}: {found.says or 'the machines failed'}")
+
+  def _step(self) -> Step | None:
+    """Returns the first step that is not finished."""
+    for step in self._job.steps:
+      record = self._board.attempt(step.name)
+      if record is None or record.phase != "finished":
+        return step
+    return None
+
+  def _create(self) -> None:
+    if time.monotonic() < self._create_at:
+      return
+    self._say("deed", f"asking for {self._job.machines.name}")
+    self._add_event("asked", "")
+    self._forget_beats()
+    self._deed("create", lambda: self._target.create(self._job))
+    self._starts, self._patient_until = 0, float("-inf")
+
+  def _keep_alive(self, step: Step, found: Found) -> None:
+    """Starts agents where there is none."""
+    if list(found.hosts) != self._board.names():
+      self._board.put_names(found.hosts)
+    seen = self._pulse.look(self._beats(step))
+    silent = [each.host for each in seen if not self._lives(each)]
+    if not silent:
+      record = self._board.attempt(step.name)
+      if record is not None and record.phase == "running":
+        self._starts = self._broken = self._taken = 0
+        if self._detach:
+          self._say("deed", "all hosts work; nobody looks after them from here on")
+          raise _Over
+      return None
+    if time.monotonic() < self._patient_until:
+      return None
+    if self._starts >= _MOST_STARTS:
+      return self._replace_broken(found, silent)
+    self._starts += 1
+    named = ", ".join(found.hosts[host] for host in silent if host < len(found.hosts))
+    self._say("deed", f"{step.name}: starting {named}")
+    self._deed("push", lambda: self._target.push(self._job, found.hosts))
+    self._deed("start", lambda: self._target.start(self._job, step, found.hosts))
+    self._patient_until = time.monotonic() + self._timing.first_beat_s
+    return None
+
+  def _replace_broken(self, found: Found, silent: list[int]) -> None:
+    """Gets other machines for some whose agents never say anything."""
+    numbers = ", ".join(map(str, silent))
+    self._broken += 1
+    if self._broken > _MOST_BROKEN:
+      self._give_up(
+        f"agents of hosts {numbers} were started {_MOST_STARTS} times on each of "
+        f"{self._broken} sets of machines and never heard of: see `python -m tpu logs`"
+      )
+    self._say("deed", f"nothing is heard of hosts {numbers}: replacing the machines")
+    self._replace(found, self._broken)
+
+  def _replace(self, found: Found, times: int) -> None:
+    """Deletes machines that are of no use; others are asked for at a later look."""
+    self._say("deed", f"deleting {found.state.value} machines, to ask for others")
+    self._deed("delete", lambda: self._target.delete(self._job))
+    wait_s = self._timing.backoff(times - 1) if times > 1 else 0.0
+    self._create_at = time.monotonic() + wait_s
+    self._starts = 0
+
+  def _forget_beats(self) -> None:
+    step = self._step()
+    if step is not None:
+      self._pulse.expect_new(self._beats(step))
+
+  def _beats(self, step: Step):
+    hosts = range(self._job.machines.num_hosts)
+    return [self._board.beat(step.name, host) for host in hosts]
+
+  def _lives(self, seen: pulse.Seen) -> bool:
+    fresh = seen.beat is not None and seen.age_s <= self._timing.lost_s
+    return fresh and seen.beat.phase != "left"
+
+  def _deed(self, name: str, do: Callable[[], None]) -> None:
+    """Does something that may fail and then is tried again at another look."""
+    try:
+      do()
+    except Failed as error:
+      self._failed[name] = self._failed.get(name, 0) + 1
+      if self._failed[name] >= _MOST_TRIES:
+        self._give_up(f"{name} failed {_MOST_TRIES} times: {error}")
+      raise
+    except UserError as error:
+      if name == "create":
+        self._give_up(str(error))
+      raise
+    self._failed[name] = 0
+
+  def _note_machines(self, found: Found) -> None:
+    """Writes down when machines came and went, for what they cost."""
+    events = [event.what for event in self._board.events() if event.what != "asked"]
+    here, was_here = found.state is State.READY, events[-1:] == ["came"]
+    if here and not was_here:
+      self._add_event("came", "")
+    elif was_here and not here:
+      self._add_event("went", found.state.value)
+
+  def _add_event(self, what: str, why: str) -> None:
+    self._board.add_event(Event(what=what, time=time.time(), why=why))
+
+  def _finish(self) -> None:
+    self._say("phase", f"{self._job.name}: finished")
+    left = self._give_back()
+    if left:
+      raise UserError(f"{self._job.name} is finished, but {left}")
+    self._say("money", f"machines {status.machines(self._board, self._submission)}")
+    raise _Over
+
+  def _give_up(self, why: str) -> NoReturn:
+    self._say("phase", f"{self._job.name}: given up")
+    left = self._give_back()
+    raise UserError(f"{self._job.name}: {why}" + (f"; and {left}" if left else ""))
+
+  def _stopped(self, step: Step) -> NoReturn:
+    raise Stopped(
+      f"{self._job.name}: stopped in {step.name}; its machines are there still: run "
+      "the same command again to go on, or `python -m tpu delete`"
+    )
+
+  def _give_back(self) -> str:
+    """Deletes the machines; returns what is left, as a phrase, '' for nothing."""
+    if self._keep:
+      return ""
+    words = "nobody knows what"
+    for tries in range(1, _MOST_TRIES + 1):
+      try:
+        self._target.delete(self._job)
+        found = self._target.find(self._job)
+        self._note_machines(found)
+        if not found.resources:
+          return ""
+        words = ", ".join(found.resources)
+      except (Failed, Unreachable, OSError, UserError) as error:
+        self._say("trouble", str(error))
+      time.sleep(self._timing.backoff(tries))
+    return f"could not be deleted: {words}: `python -m tpu delete`"
+
+  def _tell(self, step: Step, phase: str, attempt: int, why: str) -> None:
+    told = f"{step.name}: {phase}, attempt {attempt}" + (f": {why}" if why else "")
+    self._say("phase", told)
+    if phase == "running":
+      self._say("far", status.how_far(self._board, step.name), _SAID_EVERY_S)
+
+  def _say(self, kind: str, line: str, every_s: float = 0.0) -> None:
+    """Says a line of a kind if it is another than the last, and not too soon."""
+    before, at = self._said.get(kind, ("", float("-inf")))
+    now = time.monotonic()
+    if line and line != before and now - at >= every_s:
+      self._said[kind] = line, now
+      self._say_line(line)

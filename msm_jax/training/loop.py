@@ -156,7 +156,8 @@ class _Loop:
       run.goodput.begin(at)
     ends = train_lib.call_ends(config, at)
     sources = [run.batches(ends) for run in self.runs]
-    bar = progress.Progress(self.label, config.num_train_steps, "step", done=at)
+    tokens = len(self.runs) * config.batch_size * config.seq_len
+    bar = progress.Progress(self.label, config.num_train_steps, "step", at, tokens)
     profile = Profile(job.settings.profile, job.run_dir / "profile", at)
     with self._writers() as writers, bar, profile, StopRequest() as stop:
       metrics = None

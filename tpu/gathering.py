@@ -1,0 +1,89 @@
+"""What a host tells of its command: its log, and how far it is.
+
+progress.json: at (what is done: 'train a+b seed 0'), phase (generate, prepare, train,
+evaluate), step, of, unit, loss, tokens_per_sec, eta_s, attempt, time (seconds since
+1970, on host 0).
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from tpu.attempts import Point
+from tpu.board import Board
+
+MOST_LOG = 4 * 2**20  # bytes of a log on the board: the newest
+_PHASES = ("prepare", "train", "evaluate")
+
+
+class HostLog:
+  """The log of a host: a file here, now and then copied to the board."""
+
+  def __init__(self, path: pathlib.Path, board: Board, step: str, host: int):
+    self.path, self._board = path, board
+    self._step, self._host = step, host
+    self._begun = path.exists()
+    self._copied = -1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+  def note(self, line: str) -> None:
+    """Appends a line of the agent itself."""
+    with self.path.open("a") as file:
+      file.write(f"[host {self._host}] {line}\n")
+
+  def gather(self) -> None:
+    """Copies what is new; a machine that is new goes on with the log of the last one.
+
+    Raises:
+      Unreachable: the board does not answer.
+    """
+    if not self._begun:
+      before = self._board.log(self._step, self._host) or b""
+      self.path.write_bytes(before + self.path.read_bytes())
+      self._begun = True
+    size = self.path.stat().st_size
+    if size != self._copied:
+      self._board.put_log(self._step, self._host, _tail(self.path))
+      self._copied = size
+
+
+def _tail(path: pathlib.Path) -> bytes:
+  """Returns the last `MOST_LOG` bytes, from the beginning of a line."""
+  with path.open("rb") as file:
+    size = file.seek(0, 2)
+    file.seek(max(size - MOST_LOG, 0))
+    data = file.read()
+  return data if size <= MOST_LOG else data.partition(b"\n")[2]
+
+
+class Told:
+  """How far the command is, from the file that `msm_jax.progress` writes."""
+
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+
+  def forget(self) -> None:
+    """Forgets what a command before this one told."""
+    self.path.unlink(missing_ok=True)
+
+  def read(self) -> dict[str, Any] | None:
+    """Returns the fields of progress.json but `attempt`; None before anything is."""
+    try:
+      found = json.loads(self.path.read_text())
+    except (OSError, ValueError):
+      return None
+    at = found.pop("label")
+    phase = next((each for each in _PHASES if at.startswith(each)), "generate")
+    return {"at": at, "phase": phase, "step": found.pop("done"), **found}
+
+  def point(self) -> Point:
+    """Returns how far the command came."""
+    found = self.read() or {"at": "", "step": 0}
+    return Point(found["at"], found["step"])
+
+
+def point_on(board: Board, step: str) -> Point:
+  """Returns how far the command of an agent before this one came."""
+  found = board.progress(step) or {"at": "", "step": 0}
+  return Point(found["at"], found["step"])

@@ -1,0 +1,84 @@
+"""Whether a job is new, goes on, or contradicts one of its name that is under way."""
+
+import dataclasses
+from collections.abc import Callable
+
+from msm_jax.errors import UserError
+from tpu.board import Attempt, Board, Submission
+from tpu.job import Job, State
+from tpu.targets import Target
+
+_MUST_AGREE = ("config", "overrides", "machines", "provisioning", "workdir", "steps")
+
+
+def submit(
+  submission: Submission,
+  target: Target,
+  board: Board,
+  say: Callable[[str], None],
+) -> Submission:
+  """Writes what is to be done on the board; returns what is looked after from now on.
+
+  Raises:
+    UserError: a job of this name is under way that is another one.
+  """
+  known = board.submission()
+  if known is None:
+    board.submit(submission)
+    return submission
+  if _is_under_way(known, target, board):
+    _refuse_another(known, submission)
+    if known.job.code != submission.job.code:
+      say(
+        f"note: {known.job.name} goes on with the code that was submitted; `python -m "
+        "tpu stop` it and run again to use this one"
+      )
+    return known
+  _begin_again(known, submission, board)
+  return submission
+
+
+def _is_under_way(known: Submission, target: Target, board: Board) -> bool:
+  records = [board.attempt(step.name) for step in known.job.steps]
+  if any(record is not None and record.phase != "finished" for record in records):
+    return not any(
+      record is not None and record.phase in ("gave_up", "stopped")
+      for record in records
+    )
+  if all(record is None for record in records):  # asked for, perhaps in vain
+    return target.find(known.job).state not in (State.ABSENT, State.FAILED)
+  return any(record is None for record in records)
+
+
+def _refuse_another(known: Submission, new: Submission) -> None:
+  where = f"--name={known.job.name} is a job that is under way"
+  way_out = "choose another --name, or stop or delete that one first"
+  if known.target != new.target:
+    raise UserError(f"{where} on --target={known.target}, not {new.target}: {way_out}")
+  for name in _MUST_AGREE:
+    before, now = getattr(known.job, name), getattr(new.job, name)
+    if before != now:
+      raise UserError(
+        f"{where} with {name} {_shown(before)}, not {_shown(now)}: {way_out}"
+      )
+
+
+def _begin_again(known: Submission, new: Submission, board: Board) -> None:
+  """Lets hosts begin where an earlier life of the job ended."""
+  board.forget_stop()
+  same = _described(known.job) == _described(new.job)
+  for step in new.job.steps:
+    record = board.attempt(step.name)
+    if record is not None and not (same and record.phase == "finished"):
+      again = Attempt(attempt=record.attempt + 1, why="submitted again")
+      board.put_attempt(step.name, again)
+  board.submit(new)
+
+
+def _described(job: Job) -> Job:
+  """Returns a job but for its code: what is finished is not done again for that."""
+  return dataclasses.replace(job, code="", max_same_failures=1)
+
+
+def _shown(value: object) -> str:
+  return getattr(value, "name", None) or str(value)
