@@ -1,12 +1,16 @@
 """Multiple choice: two scorers from log-probs, chance, examples, unusable items."""
 
+import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import said
 
+from data_gen.worlds import english_corpus
+from msm_jax import records
 from msm_jax.errors import UserError
 from msm_jax.evals import items as items_lib
 from msm_jax.evals import multiple_choice
@@ -163,6 +167,65 @@ def test_the_shipped_set_is_sound_and_its_letters_tell_nothing():
   asked = [item for item in found if item["split"] == "test"]
   shares = np.asarray([sum(i["answer"] == each for i in asked) for each in "ABCD"])
   assert len(asked) >= 40 and shares.max() - shares.min() <= 1
+
+
+DIGITS = {
+  "one": "1",
+  "two": "2",
+  "five": "5",
+  "seven": "7",
+  "ten": "10",
+  "eleven": "11",
+}
+SMALL_WORDS = {
+  "a", "an", "the", "of", "is", "are", "in", "on", "to", "do", "does", "it", "you",
+  "what", "which", "how",
+}  # fmt: skip
+
+
+def content_words(text):
+  """Returns what a text is about; numbers as digits, as the world writes them."""
+  words = re.findall(r"[a-z0-9]+", text.lower())
+  return {DIGITS.get(word, word) for word in words} - SMALL_WORDS
+
+
+def told_by_the_english_world():
+  """Yields the words of whatever its texts and chats can say of one subject."""
+  tables = records.read_json(english_corpus.DIRECTORY / "replay.json")
+  about = {
+    "countries": "capital city continent language spoken",
+    "animals": "animal eat live kind",
+    "elements": "chemical element symbol atomic number solid liquid gas",
+    "opposites": "opposite word means reverse",
+  }
+  for table, words in about.items():
+    for row in tables[table]:
+      yield content_words(" ".join(map(str, row)) + " " + words)
+  for process, steps in tables["processes"].items():
+    yield content_words(" ".join([process, *steps]))
+  for big, small, factor in tables["units"]:
+    for n in range(1, 41):
+      yield content_words(f"many there {big} {small} {n} {n * factor}")
+  for a, b in itertools.combinations_with_replacement(range(2, 100), 2):
+    for word, value in (("plus", a + b), ("minus", b - a), ("times", a * b)):
+      yield {word, str(a), str(b), str(value)}
+
+
+def test_no_question_is_answered_by_the_texts_that_studies_train_on_beside():
+  """`kind="world"` in English: replay and general chats."""
+  questions = {"On which continent is Peru? South America"}  # told, so: found below
+  for item in items_lib.read("general", "items", {"question": str}):
+    if item["split"] == "test":
+      answer = item["options"]["ABCD".index(item["answer"])]
+      questions.add(f"{item['question']} {answer}")
+  wanted = {question: content_words(question) for question in questions}
+  answered = {
+    question
+    for told in told_by_the_english_world()
+    for question, words in wanted.items()
+    if len(words & told) >= 0.75 * len(words)
+  }
+  assert answered == {"On which continent is Peru? South America"}
 
 
 def test_at_most_so_many_items_are_taken_evenly(tmp_path):
