@@ -3,10 +3,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= demo
-# The tests compare with transformers, PyTorch, PEFT and PyArrow. TEST_EXTRAS=dev leaves
-# those out (PyTorch's default build for Linux brings gigabytes of CUDA); such tests skip
-# then.
-TEST_EXTRAS ?= dev,hf,data
+# The tests compare with transformers, PyTorch, PEFT and PyArrow, and use gcsfs.
+# TEST_EXTRAS=dev leaves those out (PyTorch's default build for Linux brings gigabytes of
+# CUDA); such tests skip then.
+TEST_EXTRAS ?= dev,hf,data,gcs
 # Of the tests; each holds up to 4 GB.
 TEST_PROCESSES ?= 2
 STUDIES ?= msm_cheese msm_values msm_philosophy token_efficiency spec_science attribution \

@@ -1,6 +1,8 @@
 """The HTTP side of the fake of Google Cloud Storage: routes, uploads and faults."""
 
+import base64
 import collections
+import hashlib
 import http.server
 import json
 import re
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import fake_gcs_store
+import google_crc32c
 from fake_gcs_store import Refused
 
 # ("METHOD /path?query", how many such requests came before) -> fault ("" for none).
@@ -188,11 +191,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
       about, data = self._parts()
     name = about.get("name") or self.query.get("name", "")
     kind = about.get("contentType") or self.headers.get("Content-Type")
+    data = self.damaged(data)
+    check(about, data)
     return self.describe(
       self.fake.store.write(
         bucket,
         name,
-        self.damaged(data),
+        data,
         self.query,
         content_type=kind or "application/octet-stream",
         metadata=about.get("metadata"),
@@ -249,6 +254,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
       "name": name,
       "query": self.query,
       "data": bytearray(),
+      "about": about,
       "fields": {"content_type": kind, "metadata": about.get("metadata")},
     }
     at = f"{self.fake.url}/upload/storage/v1/b/{bucket}/o?upload_id={key}"
@@ -276,6 +282,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         raise Refused(400, "a part that is not the last must be a multiple of 256 KiB")
       data[int(first) :] = self.damaged(part)
     if total.isdigit() and len(data) == int(total):
+      check(upload["about"], bytes(data))
       made = self.fake.store.write(
         upload["bucket"],
         upload["name"],
@@ -340,6 +347,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
   def fault_is(self, fault: str) -> bool:
     return getattr(self, "fault", "") == fault
+
+
+def check(about: dict[str, Any], data: bytes) -> None:
+  """Refuses data that are not what their sender says."""
+  found = {
+    "crc32c": google_crc32c.Checksum(data).digest(),
+    "md5Hash": hashlib.md5(data).digest(),
+  }
+  for name, digest in found.items():
+    wanted = about.get(name)
+    if wanted not in (None, base64.b64encode(digest).decode()):
+      raise Refused(400, f"Provided {name} {wanted} doesn't match calculated {name}.")
 
 
 _NAME = "/b/([^/]+)"

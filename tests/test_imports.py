@@ -13,6 +13,9 @@ ORDER = [
   "faults",
   "exits",
   "progress",
+  "storage.urls",
+  "storage.service",
+  "storage.bucket",
   "fields",
   "interrupt",
   "distributed",
@@ -159,7 +162,11 @@ ORDER = [
 
 # Third party -> the only places that may import it.
 DOORS = {
-  "google": ["data_gen/clients/gemini/"],
+  "google": ["data_gen/clients/gemini/", "msm_jax/storage/service.py"],
+  "aiohttp": ["msm_jax/storage/service.py"],
+  "fsspec": ["msm_jax/storage/service.py"],
+  "gcsfs": ["msm_jax/storage/service.py"],
+  "google_crc32c": ["msm_jax/storage/"],
   "anthropic": ["data_gen/clients/anthropic/"],
   "grain": ["msm_jax/input_pipeline.py"],
   "orbax": ["msm_jax/checkpoint.py"],
@@ -227,6 +234,7 @@ def test_generation_shares_only_the_ground_with_training():
     "progress",
     "records",
     "rejects",
+    "storage",
     "words",
   )
   ground += ("text.persons", "text.assistants")
