@@ -6,15 +6,16 @@ leaves, all that a later stage or an export needs), `rest` (step and optimizer) 
 once its commit marker is there (`COMMIT_FILE`); a newest step that cannot be read, or
 that does not hold what was saved (`training/integrity.py`), is left behind with a loud
 message and the one before it is used.
+
+Of a workdir on a bucket the checkpoints lie there alone: every host writes its part of
+the leaves to it and reads what it needs (`storage/checkpoint_dirs.py`).
 """
 
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -23,14 +24,12 @@ from orbax.checkpoint import v1 as ocp
 from msm_jax import distributed, faults, progress, records
 from msm_jax.errors import Stopped, UserError
 from msm_jax.models.lora import Params
+from msm_jax.storage import checkpoint_dirs
 from msm_jax.train_state import TrainState
-from msm_jax.training import integrity
+from msm_jax.training import integrity, sealing
 
 _KEEP = 2
-_PARTS = ("params", "rest")
 _KEPT = "kept.json"  # in the directory of the run
-_COMMITTED = "commit_success.txt"
-_SEAL = ("digests", "sha256")  # of `meta` on disk; nobody else sees them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +54,14 @@ class Checkpointer:
     read_only: bool = False,
     keep: Collection[int] = (),
   ):
-    self.directory = pathlib.Path(run_dir).absolute() / "checkpoints"
+    self.directory = checkpoint_dirs.of(run_dir)
+    self._is_remote = checkpoint_dirs.is_remote(self.directory)
     self._read_only = read_only
     if read_only and not self.directory.exists():
       raise UserError(f"{run_dir} has no checkpoint: run `train` for it first")
     if not read_only:
       self._say_half_written()
-      keep = self._kept(keep)
+      keep = _kept(pathlib.Path(run_dir) / _KEPT, keep)
     policies = ocp.training.preservation_policies
     self._saving: int | None = None  # the step that is written in the background
     self._completed = 0
@@ -75,28 +75,13 @@ class Checkpointer:
       cleanup_tmp_directories=not read_only,
     )
 
-  def _kept(self, keep: Collection[int]) -> set[int]:
-    """Returns and notes what is to be kept, by this start of the run or one before."""
-    path = self.directory.parent / _KEPT
-    noted = records.read_json(path)["steps"] if path.exists() else []
-    steps = {*noted, *keep}
-    if len(steps) > len(noted) and distributed.is_first():
-      records.write_json(path, {"steps": sorted(steps)})
-    return steps
-
   def _say_half_written(self) -> None:
     """Names what is about to be removed: a save that was stopped in the middle."""
-    if not self.directory.exists():
-      return
-    found = [
-      path.name
-      for path in sorted(self.directory.iterdir())
-      if path.is_dir() and not (path / _COMMITTED).exists()
-    ]
+    found = distributed.is_first() and checkpoint_dirs.half_written(self.directory)
     if found:
       progress.say(
-        f"WARNING: {self.directory}: {', '.join(found)} has no {_COMMITTED}: a save "
-        "that was stopped; it is removed"
+        f"WARNING: {self.directory}: {', '.join(found)} has no "
+        f"{checkpoint_dirs.COMMITTED}: a save that was stopped; it is removed"
       )
 
   def __enter__(self) -> "Checkpointer":
@@ -116,8 +101,8 @@ class Checkpointer:
 
     Raises:
       UserError: the state is not finite (nothing is saved then), or this save or the
-        one before it failed for want of room on the disk.
-      Stopped: it took longer than the library waits.
+        one before it failed for want of room on the disk or leave on the bucket.
+      Stopped: it took longer than the library waits, or the bucket does not answer.
     """
     try:
       self._complete()
@@ -135,13 +120,13 @@ class Checkpointer:
       "params": state.params,
       "rest": {"step": state.step, "opt_state": state.opt_state},
     }
-    digests, finite = integrity.inspect([parts[name] for name in _PARTS])
+    digests, finite = integrity.inspect([parts[name] for name in sealing.PARTS])
     if not finite:
       raise UserError(
         f"{self.directory.parent}: parameters or optimizer are not finite after step "
         f"{step}; nothing was saved, {self.last_good()}"
       )
-    sealed = _sealed({**meta, "step": step}, digests)
+    sealed = sealing.sealed({**meta, "step": step}, digests)
     self._inner.save_checkpointables_async(step, parts | {"meta": sealed}, force=True)
     self._saving = step
 
@@ -178,11 +163,21 @@ class Checkpointer:
     )
 
   def _told(self, error: Exception) -> Exception:
-    """Returns an error of a save for people, where the disk or a clock is to blame."""
+    """Returns an error of a save for people, where the disk, the bucket or a clock is
+    to blame.
+    """
+    silent = self._is_remote and faults.no_answer(error)
     reason = faults.of_disk(error)
-    if reason is None and not isinstance(error, TimeoutError):
+    if reason is None and self._is_remote:
+      reason = faults.no_leave(error)
+    if reason is None and not silent and not isinstance(error, TimeoutError):
       return error
     step, self._saving = self._saving, None
+    if silent:  # nor would it now
+      return Stopped(
+        f"{self.directory}: the checkpoint of step {step} could not be written "
+        f"({silent}); run again to go on"
+      )
     self._inner.reload()
     if reason is None:  # by a clock that may have been set meanwhile
       return Stopped(
@@ -191,7 +186,8 @@ class Checkpointer:
       )
     return UserError(
       f"{self.directory}: the checkpoint of step {step} could not be written "
-      f"({reason}), {self.last_good()}: make room there, then run again to go on"
+      f"({reason}), {self.last_good()}: make room there or mend its permissions, then "
+      "run again to go on"
     )
 
   def steps(self) -> list[int]:
@@ -234,13 +230,7 @@ class Checkpointer:
 
   def _read_sealed(self, step: int) -> tuple[dict[str, Any], str | None]:
     """Returns (what a checkpoint says about itself, the digests of its leaves)."""
-    meta = self._read(step, {"meta": None})["meta"]
-    digests, sha256 = (meta.pop(name, None) for name in _SEAL)
-    if digests is None and sha256 is None:  # written before there were any
-      return meta, None
-    if sha256 != records.sha256_json([meta, digests]):
-      raise ValueError("its meta was changed")
-    return meta, digests
+    return sealing.opened(self._read(step, {"meta": None})["meta"])
 
   def _read(self, step: int, parts: dict[str, Any]) -> dict[str, Any]:
     """Returns parts of a step; each process reads for itself.
@@ -256,15 +246,13 @@ class Checkpointer:
     if step not in steps:
       raise UserError(f"{self.directory} has no step {step}: it has {sorted(steps)}")
 
-  def _put_away(self, damaged: Sequence[int]) -> None:
+  def _put_away(self, damaged: Mapping[int, str]) -> None:
     """Moves damaged steps out of the way, so that they can be saved again."""
     if self._read_only or not damaged:
       return
     with distributed.together():  # nobody looks again before they are gone
-      for step in damaged if distributed.is_first() else ():
-        target = self.directory.with_name("damaged") / f"{step}-{time.time_ns()}"
-        target.parent.mkdir(exist_ok=True)
-        os.replace(self.directory / str(step), target)
+      for step, reason in damaged.items() if distributed.is_first() else ():
+        checkpoint_dirs.put_away(self.directory, step, reason)
     self._inner.reload()
 
   def _load(
@@ -274,12 +262,16 @@ class Checkpointer:
     if step is not None:
       self._check_step(step)
       steps = [step]
-    damaged: list[int] = []
+    damaged: dict[int, str] = {}
     for candidate in steps:
       loaded, digests, problem = self._try(candidate, parts, meta)
       problem = next(filter(None, distributed.exchange(problem)), "")
+      if problem.startswith(faults.NO_ANSWER):  # says nothing about the step
+        raise Stopped(
+          f"{self.directory / str(candidate)}: {problem}; run again to go on"
+        )
       # A digest is the work of all processes, so it comes after they agree.
-      problem = problem or _wrong_digests(loaded.tree, digests)
+      problem = problem or sealing.wrong_digests(loaded.tree, digests)
       if not problem:
         self._put_away(damaged)
         return loaded
@@ -292,7 +284,7 @@ class Checkpointer:
         f"WARNING: {self.directory / str(candidate)} is damaged ({problem}); "
         "falling back to the step before it"
       )
-      damaged.append(candidate)
+      damaged[candidate] = problem
     if steps:
       raise UserError(
         f"{self.directory}: none of the steps {steps} can be read (see above); if the "
@@ -302,7 +294,7 @@ class Checkpointer:
 
   def _agreed_steps(self) -> list[int]:
     """Returns the saved steps as process 0 sees them, newest first."""
-    return json.loads(distributed.exchange(json.dumps(self.steps()[:200]))[0])
+    return json.loads(distributed.told_by_first(json.dumps(self.steps())))
 
   def _try(
     self, step: int, parts: dict[str, Any], meta: dict[str, Any]
@@ -310,7 +302,7 @@ class Checkpointer:
     """Returns (the step, its digests, "") or (None, None, what is wrong with it)."""
     try:
       found, digests = self._read_sealed(step)
-      _check_meta(self.directory / str(step), found, meta)
+      sealing.check_meta(self.directory / str(step), found, meta)
       tree = self._read(step, parts)
       return Loaded(step, tree, found), digests, ""
     except (UserError, MemoryError):
@@ -318,31 +310,21 @@ class Checkpointer:
     except Exception as error:  # the library's errors have no common base
       if faults.is_out_of_memory(error):
         raise
+      silent = self._is_remote and faults.no_answer(error)
       reason = f"{type(error.__cause__ or error).__name__}: {_first_line(error)}"
-      return None, None, reason
+      return None, None, silent or reason
 
 
-def _sealed(meta: dict[str, Any], digests: str) -> dict[str, Any]:
-  meta = json.loads(json.dumps(meta))  # as it will be read
-  return {**meta, "digests": digests, "sha256": records.sha256_json([meta, digests])}
-
-
-def _wrong_digests(parts: dict[str, Any], digests: str | None) -> str:
-  """Returns what is wrong with leaves that are not what was saved, "" if nothing is."""
-  if digests is None:
-    return ""
-  # The leaves of `params` come first, so that they can be checked alone.
-  given = [parts[name] for name in _PARTS if name in parts]
-  found = integrity.inspect(given)[0]
-  if digests.startswith(found):
-    return ""
-  paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(given)]
-  size = len(found) // len(paths)
-  at = [slice(i * size, (i + 1) * size) for i in range(len(paths))]
-  wrong = [
-    path for path, one in zip(paths, at, strict=True) if found[one] != digests[one]
-  ]
-  return f"its files were changed: {len(wrong)} leaves, the first {wrong[0]}"
+def _kept(path: pathlib.Path, keep: Collection[int]) -> set[int]:
+  """Returns and notes what is to be kept, by this start of the run or one before."""
+  noted = []
+  if distributed.is_first() and path.exists():
+    noted = records.read_json(path)["steps"]
+  noted = json.loads(distributed.told_by_first(json.dumps(noted)))
+  steps = {*noted, *keep}
+  if len(steps) > len(noted) and distributed.is_first():
+    records.write_json(path, {"steps": sorted(steps)})
+  return steps
 
 
 def _context(*, alone: bool = False) -> ocp.Context:
@@ -365,25 +347,6 @@ def _context(*, alone: bool = False) -> ocp.Context:
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
-def _check_meta(
-  path: pathlib.Path, found: dict[str, Any], wanted: dict[str, Any]
-) -> None:
-  for field, value in wanted.items():
-    if found.get(field) != value:
-      raise UserError(
-        f"{path} is a checkpoint of another run: its {field} is "
-        f"{_shown(found.get(field), value)}, this run has "
-        f"{_shown(value, found.get(field))}; use another --workdir or delete that run"
-      )
-
-
-def _shown(value: Any, other: Any) -> Any:
-  """Returns only what differs when both are dicts."""
-  if isinstance(value, dict) and isinstance(other, dict):
-    return {key: value[key] for key in value if value[key] != other.get(key)}
-  return value
 
 
 def _first_line(error: Exception) -> str:

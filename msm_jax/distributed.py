@@ -163,6 +163,15 @@ def exchange(text: str) -> list[str]:
   ]
 
 
+def told_by_first(text: str) -> str:
+  """Returns what process 0 says, of any length, in ASCII; all must call it."""
+  size = _MAX_BYTES - 2
+  parts = [text[i : i + size] for i in range(0, len(text), size)]
+  count = int(exchange(str(len(parts)))[0])
+  parts = parts if is_first() else [""] * count
+  return "".join(exchange(part)[0] for part in parts)
+
+
 def agree(error: Exception | None = None) -> None:
   """Raises on every process when one of them has an error; all must call it.
 

@@ -1,5 +1,6 @@
-"""What an error of a library means: the disk, no memory left, another process lost."""
+"""What an error of a library means: disk, bucket, memory, another process lost."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,47 @@ _PEER_LOST = (
   "remote process exited",
   "Socket closed",
 )
+NO_ANSWER = "no answer from the bucket"
+_TO_TRY_AGAIN = {408, 429, *range(500, 600)}
+_REFUSED = {401, 403}
+# The bases, by name, of what the libraries raise that speak to a bucket: aiohttp,
+# requests, google-auth, google-api-core.
+_UNREACHED = {"ClientError", "RequestException", "TransportError", "RetryError"}
+_UNREACHED_TEXTS = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CURL error")  # TensorStore
+_REFUSED_TEXTS = ("Forbidden: ", "PERMISSION_DENIED", "UNAUTHENTICATED")
+
+
+def no_answer(error: BaseException | None) -> str:
+  """Returns a phrase that begins with NO_ANSWER if a bucket cannot be reached or is not
+  itself for now, else "".
+  """
+  for each in _chain(error):
+    kinds = {kind.__name__ for kind in type(each).__mro__}
+    if (
+      isinstance(each, ConnectionError | TimeoutError)
+      or _status(each) in _TO_TRY_AGAIN
+      or (kinds & _UNREACHED and _status(each) is None)
+      or any(text in str(each) for text in _UNREACHED_TEXTS)
+    ):
+      said = " ".join(str(each).split())[:100]
+      return f"{NO_ANSWER} ({said or type(each).__name__})"
+  return ""
+
+
+def no_leave(error: BaseException | None) -> str | None:
+  """Returns what a bucket said when it did not let us, None if it did."""
+  for each in _chain(error):
+    if _status(each) in _REFUSED or str(each).startswith(_REFUSED_TEXTS):
+      return " ".join(str(each).split())[:120]
+  return None
+
+
+def _status(error: BaseException) -> int | None:
+  """Returns the HTTP status that an error stands for, if any."""
+  for name in ("code", "status"):
+    with contextlib.suppress(TypeError, ValueError):
+      return int(getattr(error, name, None))
+  return None
 
 
 def of_disk(error: BaseException | None) -> str | None:

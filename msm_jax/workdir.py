@@ -18,6 +18,7 @@ from typing import Any
 
 from msm_jax import records
 from msm_jax.errors import UserError
+from msm_jax.storage import checkpoint_dirs
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
@@ -165,12 +166,12 @@ def _is_made(workdir: pathlib.Path, name: Sequence[str]) -> bool:
     case ["tokenizer", *_]:
       return (workdir / "tokenizer").exists()
     case ["model", *_]:
-      return any((workdir / "runs").glob("*/*/checkpoints/*"))
+      return any(checkpoint_dirs.runs_saved(workdir))
     case ["stages", stage, field, *rest] if field in _OF_RUNS and rest != [
       "learning_rate"
     ]:
-      runs = (workdir / "runs").glob("*/*/checkpoints/*")
-      return any(stage in run.parents[2].name.split("+") for run in runs)
+      runs = checkpoint_dirs.runs_saved(workdir)
+      return any(stage in run_dir.parent.name.split("+") for run_dir in runs)
     case ["stages", stage, *_]:
       return (workdir / "rows" / stage).exists()
     case ["arms" | "asked", arm, *_]:

@@ -83,7 +83,7 @@ def main(job: dict) -> dict:
       config=config,
       cfg=MODEL,
       mesh=mesh,
-      run_dir=pathlib.Path(job["run_dir"]),
+      run_dir=_run_dir(job),
       meta={"stage": "test"},
       label="test",
       settings=run_config.RunConfig(**job.get("settings", {})),
@@ -93,6 +93,13 @@ def main(job: dict) -> dict:
     source=source,
   )
   return {"digests": integrity.inspect(trained)[0], "read": sorted(set(source.read))}
+
+
+def _run_dir(job: dict) -> pathlib.Path:
+  """Returns where the run lies; hosts may have disks of their own."""
+  if "run_dirs" in job:
+    return pathlib.Path(job["run_dirs"][distributed.process_index()])
+  return pathlib.Path(job["run_dir"])
 
 
 class _Noting:
