@@ -45,6 +45,7 @@ class Cpu:
   """One machine without accelerators, for steps that need none."""
 
   name: str = "cpu"
+  num_hosts: int = 1
 
 
 Machines = Topology | Gpus | Cpu

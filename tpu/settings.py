@@ -131,6 +131,7 @@ class Settings:
     zone: where machines are.
     service_account: its e-mail; hosts act as it. None: the project's default.
     network, subnetwork: None: the project's default.
+    check_zone: refuse a zone that is not known to have the chip.
     reservation: name of one, for --reserved.
     image: container image (gke; slurm with a container runtime).
     labels: on every resource that can bear them, for the bill.
@@ -142,6 +143,7 @@ class Settings:
   bucket: str | None = None
   project: str | None = None
   zone: str | None = None
+  check_zone: bool = True
   service_account: str | None = None
   network: str | None = None
   subnetwork: str | None = None

@@ -1,0 +1,129 @@
+"""Whether a study fits its slice, asked before anything is paid.
+
+What `launch.py fit` found and kept in the workdir counts; else a count from below,
+which compiles nothing: what train state, gradients and the activations that are sure to
+be kept need. A slice that passes may still be too small; `fit` compiles and knows.
+"""
+
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from msm_jax import records, topology
+from msm_jax.errors import UserError
+from msm_jax.topology import Topology
+from tpu import slices
+
+_GIB = 2**30
+
+
+def check(
+  config: Mapping[str, Any],
+  machines: Topology,
+  workdir: str,
+  say: Callable[[str], None],
+) -> None:
+  """Refuses a slice that some stage does not fit.
+
+  Args:
+    config: of the study, with overrides.
+    machines: the slices.
+    workdir: of the study; a directory may hold what `fit` found.
+    say: gets lines for people.
+
+  Raises:
+    UserError: a stage does not fit, or its mesh does not; names what would.
+  """
+  import jax  # only here: a dry run does without
+
+  from msm_jax import experiment as experiment_lib
+  from msm_jax.fit import case as case_lib
+
+  jax.config.update("jax_platforms", "cpu")  # this machine may have an accelerator
+  place = pathlib.Path() if "://" in workdir else pathlib.Path(workdir)
+  experiment = experiment_lib.parse(dict(config))
+  for case in case_lib.find(experiment, place):
+    _check_mesh(case, machines, experiment.mesh)
+    said = _compiled(case, machines, place)
+    if said is None:
+      _check_bound(case, machines, experiment.mesh)
+      said = "nothing speaks against it (a count from below; `launch.py fit` compiles)"
+    say(f"fit: {case.name} on {machines.name}: {said}")
+
+
+def _check_mesh(case: Any, machines: Topology, wanted: Mapping[str, int]) -> None:
+  from msm_jax.fit import search
+
+  mesh, note = search.choose_mesh(case, machines, wanted)
+  if mesh is None:
+    raise UserError(
+      f"{machines.name}: {case.name}: {note}: change "
+      f"config.stages.{case.stages[0]}.batch_size or take another --slice"
+    )
+  if note:
+    added = " ".join(f"--config.mesh.{axis}={size}" for axis, size in mesh.items())
+    raise UserError(f"{case.name}: {note}: add {added}")
+
+
+def _compiled(case: Any, machines: Topology, workdir: pathlib.Path) -> str | None:
+  """Returns what `fit` found for this very case and slice; None where it did not."""
+  from msm_jax.fit import report
+
+  for path in sorted((workdir / report.FOLDER).glob("*.json")):
+    found = records.read_json(path)
+    same = found["identity"] == case.identity()
+    where = (found["topology"], found["num_slices"])
+    if not same or where != (machines.slice_name, machines.num_slices):
+      continue
+    if found["fits"]:
+      return f"fits, as `fit` found on {found['made'][:10]} ({found['compiler']})"
+    if found["problem"] is None:
+      raise UserError(
+        f"{machines.name} does not hold {case.name}, as `fit` found on "
+        f"{found['made'][:10]} ({path}): take a larger --slice (launch.py fit "
+        f"--topology={machines.chip.name} finds the smallest), or --skip_fit"
+      )
+  return None
+
+
+def _check_bound(case: Any, machines: Topology, wanted: Mapping[str, int]) -> None:
+  needed = _at_least(case, machines, wanted)
+  if needed is None or needed <= machines.chip.hbm_gib * _GIB:
+    return
+  larger = next(_holding(case, machines, wanted), None)
+  way_out = "no slice holds it: see docs/fit.md for what takes less"
+  if larger is not None:
+    way_out = f"take --slice={slices.name(larger)}, the smallest that may hold it"
+  raise UserError(
+    f"{machines.name} does not hold {case.name}: it takes at least "
+    f"{needed / _GIB:.1f} of {machines.chip.hbm_gib:.1f} GiB per chip: {way_out} "
+    "(--skip_fit goes on all the same)"
+  )
+
+
+def _at_least(case: Any, machines: Topology, wanted: Mapping[str, int]) -> float | None:
+  """Returns bytes per chip that the leanest way to compute takes; None: no mesh."""
+  from msm_jax.fit import search
+
+  mesh, _ = search.choose_mesh(case, machines, wanted)
+  if mesh is None:
+    return None
+  leanest = min(
+    one.estimate.at_least for one in search.candidates(case, machines, mesh)
+  )
+  return leanest * machines.chip.devices_per_chip
+
+
+def _holding(
+  case: Any, machines: Topology, wanted: Mapping[str, int]
+) -> Iterator[Topology]:
+  """Yields slices that the bound does not speak against, of this chip first."""
+  chips = [
+    machines.chip.name,
+    *(n for n in ("v5p", "tpu7x") if n != machines.chip.name),
+  ]
+  for chip in chips:
+    for one in topology.parse(chip, machines.num_slices):
+      needed = _at_least(case, one, {**wanted, "fsdp": -1})
+      if needed is not None and needed <= one.chip.hbm_gib * _GIB:
+        yield one

@@ -1,0 +1,118 @@
+"""The config of a study, as far as launching needs it, read as launch.py reads it.
+
+Flags are checked here, before anything is paid: on the machines it would be too late.
+"""
+
+import difflib
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from msm_jax import exits
+from msm_jax.errors import UserError
+from tpu.archive import ROOT
+from tpu.job import Step
+from tpu.slices import parse
+
+_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError)
+_MODES = ("generate", "prepare", "train", "evaluate", "report")
+_ON_CPU = ("generate", "prepare", "evaluate", "report")
+
+
+def located(config: str) -> str:
+  """Returns `--config` relative to the root of the repository.
+
+  Raises:
+    UserError: there is no such file in it.
+  """
+  path, colon, argument = config.partition(":")
+  found = (pathlib.Path.cwd() / path).resolve()
+  if not found.is_file():
+    names = [f"configs/{each.name}" for each in sorted((ROOT / "configs").glob("*.py"))]
+    near = difflib.get_close_matches(path, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see configs/"
+    raise UserError(f"--config={config} is not there: {hint}")
+  if not found.is_relative_to(ROOT):
+    raise UserError(
+      f"--config={config} lies outside {ROOT}, which is what machines get: move it to "
+      "configs/"
+    )
+  return found.relative_to(ROOT).as_posix() + colon + argument
+
+
+def load(config: str, overrides: Sequence[str]) -> dict[str, Any]:
+  """Returns a config with its overrides, as a plain dict.
+
+  Args:
+    config: relative to the root of the repository, with :ARG.
+    overrides: `--config.field=value`.
+
+  Raises:
+    UserError: it cannot be loaded, or an override does not fit it.
+  """
+  for override in overrides:
+    if "=" not in override:
+      raise UserError(f"{override} has no value: write {override}=VALUE")
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", None, flag_values=values)
+  try:
+    values(["tpu", f"--config={ROOT / config}", *overrides])
+    return values["config"].value.to_dict()
+  except OSError as error:  # the library loads the file lazily
+    reason = exits.one_line(error.__cause__ or error).rsplit("]:", 1)[-1].strip()
+    raise UserError(f"--config={config} cannot be loaded: {reason}") from None
+  except _ERRORS as error:
+    raise UserError(f"--config={config}: {exits.one_line(error)}") from None
+
+
+def default_name(config: str) -> str:
+  """Returns a name for resources: of the file, and of what follows the colon."""
+  path, _, argument = config.partition(":")
+  name = "-".join(filter(None, (pathlib.PurePath(path).stem, argument))).lower()
+  return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40].rstrip("-")
+
+
+def machines(config: dict[str, Any], slice_: str | None, num_slices: int | None):
+  """Returns the machines asked for by flags, else by `config.hardware`.
+
+  Raises:
+    UserError: neither says, or there are none of that name.
+  """
+  if slice_ is not None:
+    return parse(slice_, num_slices or 1)
+  hardware = config.get("hardware") or {}
+  if hardware.get("slice") is None:
+    raise UserError(
+      "--slice=v6e-16 (or v5p:2x2x2, h100:8, ...) is needed: this config has no "
+      "config.hardware.slice"
+    )
+  number = num_slices or hardware.get("num_slices") or 1
+  return parse(hardware["slice"], number, "config.hardware.slice")
+
+
+def steps(on_cpu: Sequence[str]) -> tuple[Step, ...]:
+  """Returns the steps of a study, some of them on a machine without accelerators.
+
+  Args:
+    on_cpu: modes of launch.py, such as 'generate'.
+
+  Raises:
+    UserError: a mode cannot be there.
+  """
+  for mode in on_cpu:
+    if mode not in _ON_CPU:
+      near = difflib.get_close_matches(mode, _ON_CPU, n=1)
+      hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(_ON_CPU)}"
+      raise UserError(f"--cpu_steps={mode}: {hint}")
+  first = [mode for mode in _MODES if mode in on_cpu]
+  if first == list(_MODES[: len(first)]):  # `run` finds these done, and does the rest
+    rest = (Step(name="study", mode="run"),)
+    return (*(Step(name=mode, mode=mode, place="cpu") for mode in first), *rest)
+  return tuple(
+    Step(name=mode, mode=mode, place="cpu" if mode in on_cpu else "pod")
+    for mode in _MODES
+  )
