@@ -189,10 +189,10 @@ def _blamed(record: Attempt, lost: Sequence[Seen], failed: Sequence[Seen]) -> Fa
   first, then what failed by itself; a signal or 75 is how peers of such a one end.
   """
 
-  def rank(seen: Seen) -> tuple[int, int]:
+  def rank(seen: Seen) -> tuple[int, bool, int]:
     code = seen.beat.code
     kinds = (code == exits.USER, code > 0 and code != exits.STOPPED, code < 0, True)
-    return kinds.index(True), seen.host
+    return kinds.index(True), not seen.beat.said, seen.host
 
   if lost:
     words = "lost: its machine is gone, or cannot reach the board"

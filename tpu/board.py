@@ -1,9 +1,9 @@
 """Where hosts and supervisor leave word for each other: JSON objects on the bucket.
 
     job.json            what was submitted
-    hosts.json          names of the machines in the order of their numbers
     machines.jsonl      when machines came and went, by the supervisor
     STEP/attempt.json   which attempt this is and how it stands, by host 0
+    STEP/names.json     of the machines in the order of their numbers (supervisor)
     STEP/hosts/K.json   a sign of life of host K and how its command ended
     STEP/progress.json  how far the command is, by host 0
     STEP/logs/host-K.log
@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from msm_jax import topology
 from msm_jax.errors import UserError
-from tpu.job import Gpus, Job, Provisioning, Step
+from tpu.job import Cpu, Gpus, Job, Provisioning, Step
 from tpu.timing import Timing
 
 
@@ -61,11 +61,15 @@ class Directory:
     self.url = str(self.root)
 
   def make(self) -> None:
-    """Makes the directory."""
+    """Makes the directory and the one above; what is above that must be there.
+
+    Else this is a file system that is not mounted (now).
+    """
     try:
-      self.root.mkdir(parents=True, exist_ok=True)
+      self.root.parent.mkdir(exist_ok=True)
+      self.root.mkdir(exist_ok=True)
     except OSError as error:
-      raise UserError(f"{self.root} cannot be made ({error.strerror})") from None
+      raise Unreachable(str(error)) from None
 
   def read(self, name: str) -> bytes | None:
     """Returns the content of a file."""
@@ -119,7 +123,8 @@ class Submission:
     job: as it was then; a supervisor on another laptop goes on with this one.
     target: name of the target.
     settings: of the target, as JSON: enough to find the machines again.
-    dollars_per_hour: of all machines together; None where no price is known.
+    dollars_per_hour: of all machines of a pod together; None: no price is known.
+    cpu_dollars_per_hour: of the machine of steps without accelerators.
     timing: of hosts and supervisor.
     time: of submission, seconds since 1970.
   """
@@ -128,6 +133,7 @@ class Submission:
   target: str
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   dollars_per_hour: float | None = None
+  cpu_dollars_per_hour: float | None = None
   timing: Timing = dataclasses.field(default_factory=Timing)
   time: float = dataclasses.field(default_factory=time.time)
 
@@ -175,7 +181,7 @@ class Failure:
 
   attempt: int
   host: int
-  code: int | None
+  code: int | None = None
   at: str = ""
   step: int = 0
   said: str = ""
@@ -218,11 +224,13 @@ class Event:
 
   Attributes:
     what: asked, came, went.
+    place: of their steps: pod or cpu.
     time: when the supervisor saw it, seconds since 1970.
     why: for people.
   """
 
   what: str
+  place: str
   time: float
   why: str = ""
 
@@ -252,8 +260,7 @@ class Board:
     )
 
   def submit(self, submission: Submission) -> None:
-    """Writes what is to be done; the board is made if need be."""
-    self.files.make()
+    """Writes what is to be done."""
     found = _shallow(submission)
     found |= {
       "job": job_to_json(submission.job),
@@ -261,13 +268,13 @@ class Board:
     }
     self._write("job.json", found)
 
-  def names(self) -> list[str]:
+  def names(self, step: str) -> list[str]:
     """Returns the names of the machines in the order of their numbers, once known."""
-    return (self._read("hosts.json") or {"names": []})["names"]
+    return (self._read(f"{step}/names.json") or {"names": []})["names"]
 
-  def put_names(self, names: Sequence[str]) -> None:
+  def put_names(self, step: str, names: Sequence[str]) -> None:
     """Writes the names of the machines."""
-    self._write("hosts.json", {"names": list(names)})
+    self._write(f"{step}/names.json", {"names": list(names)})
 
   def attempt(self, step: str) -> Attempt | None:
     """Returns how a step stands; None before a host looked at it."""
@@ -351,6 +358,8 @@ def job_to_json(job: Job) -> dict[str, Any]:
   machines = job.machines
   if isinstance(machines, Gpus):
     described = {"gpus": dataclasses.asdict(machines)}
+  elif isinstance(machines, Cpu):
+    described = {"cpu": dataclasses.asdict(machines)}
   else:
     described = {"slice": machines.slice_name, "num_slices": machines.num_slices}
   steps = [dataclasses.asdict(step) for step in job.steps]
@@ -362,6 +371,8 @@ def job_of_json(found: Mapping[str, Any]) -> Job:
   described = found["machines"]
   if "gpus" in described:
     machines = Gpus(**described["gpus"])
+  elif "cpu" in described:
+    machines = Cpu(**described["cpu"])
   else:
     (machines,) = topology.parse(described["slice"], described["num_slices"])
   return Job(

@@ -156,7 +156,7 @@ class Agent:
     if submission is None:
       raise Unreachable(f"{self._board.url} has no job.json yet")
     self._timing = submission.timing
-    self._names = self._board.names()
+    self._names = self._board.names(self._step)
     self._leader = attempts.Leader(
       self._names, submission.job.max_same_failures, self._timing
     )
@@ -170,7 +170,7 @@ class Agent:
     else:
       beats = [self._board.beat(self._step, k) for k in range(1, self._num_hosts)]
       if record.phase == "waiting":
-        self._leader.names = self._board.names()
+        self._leader.names = self._board.names(self._step)
       seen = self._pulse.look([self._beat(), *beats])
       seen[0] = pulse.Seen(host=0, beat=self._beat(), age_s=0.0)
       now = self._leader.decide(record, seen, self._told.point(), stop)

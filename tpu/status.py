@@ -9,26 +9,34 @@ from collections.abc import Iterator, Sequence
 from msm_jax import progress
 from tpu import attempts
 from tpu.board import Attempt, Beat, Board, Event, Submission
+from tpu.job import Step
 from tpu.targets import Found
 
 
 def dollars(
-  events: Sequence[Event], per_hour: float | None, now: float
+  events: Sequence[Event], submission: Submission, now: float
 ) -> float | None:
-  """Returns what machines cost so far; None where no price is known.
+  """Returns what machines cost so far; None where a price is not known.
 
   From when the supervisor first saw them ready to when it saw them gone. Clouds charge
   by the second; disks, network and the bucket are not in it.
   """
-  if per_hour is None:
-    return None
-  return machine_seconds(events, now) / 3600 * per_hour
+  prices = {
+    "pod": submission.dollars_per_hour,
+    "cpu": submission.cpu_dollars_per_hour,
+  }
+  spent = 0.0
+  for place in {event.place for event in events if event.what == "came"}:
+    if prices[place] is None:
+      return None
+    spent += machine_seconds(events, place, now) / 3600 * prices[place]
+  return spent
 
 
-def machine_seconds(events: Sequence[Event], now: float) -> float:
-  """Returns how long machines were there."""
+def machine_seconds(events: Sequence[Event], place: str, now: float) -> float:
+  """Returns how long machines of a place were there."""
   total, since = 0.0, None
-  for event in events:
+  for event in [event for event in events if event.place == place]:
     if event.what == "came" and since is None:
       since = event.time
     elif event.what == "went" and since is not None:
@@ -48,7 +56,7 @@ def lines(board: Board, found: Found | None = None) -> list[str]:
     return [f"{board.url}: nothing was submitted here", *_of_cloud(found)]
   return [
     *_of_job(submission),
-    *(line for step in submission.job.steps for line in _of_step(board, step.name)),
+    *(line for step in submission.job.steps for line in _of_step(board, step)),
     f"machines: {machines(board, submission)}",
     *_of_cloud(found),
   ]
@@ -57,8 +65,8 @@ def lines(board: Board, found: Found | None = None) -> list[str]:
 def machines(board: Board, submission: Submission) -> str:
   """Returns how long machines were there, and for how much."""
   events, now = board.events(), time.time()
-  seconds = machine_seconds(events, now)
-  spent = dollars(events, submission.dollars_per_hour, now)
+  seconds = machine_seconds(events, "pod", now)
+  spent = dollars(events, submission, now)
   times = sum(event.what == "came" for event in events)
   price = "no price is known" if spent is None else f"${spent:.2f} so far"
   return f"came {times} times, there for {progress.duration(seconds)}, {price}"
@@ -87,8 +95,8 @@ def _of_job(submission: Submission) -> Iterator[str]:
   yield f"  workdir {job.workdir}, submitted {when}"
 
 
-def _of_step(board: Board, step: str) -> Iterator[str]:
-  record = board.attempt(step)
+def _of_step(board: Board, of: Step) -> Iterator[str]:
+  step, record = of.name, board.attempt(of.name)
   if record is None:
     yield f"{step}: not begun"
     return
@@ -96,20 +104,21 @@ def _of_step(board: Board, step: str) -> Iterator[str]:
   yield f"{step}: {record.phase.replace('_', ' ')}, attempt {record.attempt}{why}"
   if far := how_far(board, step):
     yield f"  {far}"
-  yield from _of_hosts(board, step, record)
-  names = board.names()
+  yield from _of_hosts(board, of, record)
+  names = board.names(step)
   for failure in record.failures:
     counts = "" if failure.counts else " (does not count)"
     said = attempts.described(failure, names)
     yield f"  attempt {failure.attempt} ended: {said}{counts}"
 
 
-def _of_hosts(board: Board, step: str, record: Attempt) -> Iterator[str]:
+def _of_hosts(board: Board, step: Step, record: Attempt) -> Iterator[str]:
   submission = board.submission()
   if record.is_over or submission is None:
     return
-  names, now = board.names(), time.time()
-  beats = [board.beat(step, k) for k in range(submission.job.machines.num_hosts)]
+  names, now = board.names(step.name), time.time()
+  hosts = range(submission.job.at(step).machines.num_hosts)
+  beats = [board.beat(step.name, host) for host in hosts]
   lost_s = submission.timing.lost_s
   alive = [b is not None and now - b.time <= lost_s for b in beats]
   yield f"  {sum(alive)} of {len(beats)} hosts alive (by their own clocks)"

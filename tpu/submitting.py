@@ -46,7 +46,8 @@ def _is_under_way(known: Submission, target: Target, board: Board) -> bool:
       for record in records
     )
   if all(record is None for record in records):  # asked for, perhaps in vain
-    return target.find(known.job).state not in (State.ABSENT, State.FAILED)
+    first = known.job.at(known.job.steps[0])
+    return target.find(first).state not in (State.ABSENT, State.FAILED)
   return any(record is None for record in records)
 
 

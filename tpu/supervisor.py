@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from msm_jax.errors import Stopped, UserError
 from tpu import pulse, status, submitting
 from tpu import timing as timing_lib
-from tpu.board import Board, Event, Submission, Unreachable
+from tpu.board import Beat, Board, Event, Submission, Unreachable
 from tpu.job import Job, State, Step
 from tpu.shell import Failed
 from tpu.targets import Found, Target
@@ -31,6 +31,7 @@ def look_after(
   *,
   settings: Mapping[str, Any] | None = None,
   dollars_per_hour: float | None = None,
+  cpu_dollars_per_hour: float | None = None,
   keep: bool = False,
   detach: bool = False,
   timing: Timing | None = None,
@@ -47,7 +48,8 @@ def look_after(
     target: where.
     board: where hosts leave word.
     settings: of the target, for job.json.
-    dollars_per_hour: of all machines together, for job.json.
+    dollars_per_hour: of all machines of a pod together, for job.json.
+    cpu_dollars_per_hour: of the machine of steps without accelerators, for job.json.
     keep: leave the machines at the end.
     detach: return as soon as all hosts work.
     timing: None: what MSM_TPU_TIMING says.
@@ -62,16 +64,31 @@ def look_after(
     target=target.name,
     settings=settings or {},
     dollars_per_hour=dollars_per_hour,
+    cpu_dollars_per_hour=cpu_dollars_per_hour,
     timing=timing or timing_lib.of_environment(),
   )
   try:
-    submission = submitting.submit(submission, target, board, say)
+    submission = _submit(submission, target, board, say)
     _Supervisor(submission, target, board, keep, detach, say).run()
   except KeyboardInterrupt:
     raise Stopped(
       f"{job.name} goes on without this process: run the same command again to look "
       f"after it, or end it with `python -m tpu stop` or `delete`"
     ) from None
+
+
+def _submit(
+  submission: Submission, target: Target, board: Board, say: Callable[[str], None]
+) -> Submission:
+  for tries in range(1, _MOST_TRIES + 1):
+    try:
+      board.files.make()
+      return submitting.submit(submission, target, board, say)
+    except (Failed, Unreachable, OSError) as error:
+      wait_s, last = submission.timing.backoff(tries), error
+      say(f"{error}; again in {wait_s:.0f} s")
+    time.sleep(wait_s)
+  raise UserError(f"{submission.job.name} cannot be submitted: {last}")
 
 
 class _Over(Exception):
@@ -94,13 +111,11 @@ class _Supervisor:
     self._timing = submission.timing
     self._target, self._board = target, board
     self._keep, self._detach, self._say_line = keep, detach, say
-    self._pulse = pulse.Pulse(
-      self._job.machines.num_hosts, self._timing.look_s + _ASLEEP_S
-    )
     self._said: dict[str, tuple[str, float]] = {}
     self._failed: dict[str, int] = {}  # deed -> times in a row
     self._troubles = self._starts = self._broken = self._taken = 0
-    self._patient_until = self._create_at = float("-inf")
+    self._create_at = float("-inf")
+    self._begin_step(self._job.steps[0])
 
   def run(self) -> None:
     """Looks again and again until the job is over."""
@@ -119,9 +134,11 @@ class _Supervisor:
 
   def _look(self) -> None:
     """Does what is to be done now."""
-    step = self._step()
+    step = self._first_to_do()
     if step is None:
       return self._finish()
+    if step != self._step:
+      self._begin_step(step)
     record = self._board.attempt(step.name)
     if record is not None:
       self._tell(step, record.phase, record.attempt, record.why)
@@ -129,8 +146,8 @@ class _Supervisor:
         self._give_up(f"{step.name}: {record.why}")
       if record.phase == "stopped":
         self._stopped(step)
-    found = self._target.find(self._job)
-    self._note_machines(found)
+    found = self._target.find(self._at_step)
+    self._note_machines(step, found)
     if found.says:
       self._say("cloud", f"{found.state.value}: {found.says}")
     match found.state:
@@ -140,11 +157,24 @@ class _Supervisor:
         self._keep_alive(step, found)
       case State.PREEMPTED:
         self._taken += 1
-        self._replace(found, self._taken)
+        self._replace(found.state.value, self._taken)
       case State.FAILED:
         self._give_up(f"{self._target.name}: {found.says or 'the machines failed'}")
 
-  def _step(self) -> Step | None:
+  def _begin_step(self, step: Step) -> None:
+    """Turns to a step; machines of earlier steps that no later one uses go."""
+    number = self._job.steps.index(step)
+    later = [self._job.at(each) for each in self._job.steps[number:]]
+    for earlier in self._job.steps[:number]:
+      if (used := self._job.at(earlier)) not in later:
+        self._deed("delete", lambda used=used: self._target.delete(used))
+        self._note_gone(earlier, "its steps are done")
+    self._step, self._at_step = step, self._job.at(step)
+    num_hosts = self._at_step.machines.num_hosts
+    self._pulse = pulse.Pulse(num_hosts, self._timing.look_s + _ASLEEP_S)
+    self._starts, self._patient_until = 0, float("-inf")
+
+  def _first_to_do(self) -> Step | None:
     """Returns the first step that is not finished."""
     for step in self._job.steps:
       record = self._board.attempt(step.name)
@@ -155,17 +185,17 @@ class _Supervisor:
   def _create(self) -> None:
     if time.monotonic() < self._create_at:
       return
-    self._say("deed", f"asking for {self._job.machines.name}")
-    self._add_event("asked", "")
-    self._forget_beats()
-    self._deed("create", lambda: self._target.create(self._job))
+    self._say("deed", f"asking for {self._at_step.machines.name}")
+    self._add_event("asked", self._step)
+    self._pulse.expect_new(self._beats())
+    self._deed("create", lambda: self._target.create(self._at_step))
     self._starts, self._patient_until = 0, float("-inf")
 
   def _keep_alive(self, step: Step, found: Found) -> None:
     """Starts agents where there is none."""
-    if list(found.hosts) != self._board.names():
-      self._board.put_names(found.hosts)
-    seen = self._pulse.look(self._beats(step))
+    if list(found.hosts) != self._board.names(step.name):
+      self._board.put_names(step.name, found.hosts)
+    seen = self._pulse.look(self._beats())
     silent = [each.host for each in seen if not self._lives(each)]
     if not silent:
       record = self._board.attempt(step.name)
@@ -178,16 +208,17 @@ class _Supervisor:
     if time.monotonic() < self._patient_until:
       return None
     if self._starts >= _MOST_STARTS:
-      return self._replace_broken(found, silent)
+      return self._replace_broken(silent)
     self._starts += 1
     named = ", ".join(found.hosts[host] for host in silent if host < len(found.hosts))
     self._say("deed", f"{step.name}: starting {named}")
-    self._deed("push", lambda: self._target.push(self._job, found.hosts))
-    self._deed("start", lambda: self._target.start(self._job, step, found.hosts))
+    job, hosts = self._at_step, found.hosts
+    self._deed("push", lambda: self._target.push(job, hosts))
+    self._deed("start", lambda: self._target.start(job, step, hosts))
     self._patient_until = time.monotonic() + self._timing.first_beat_s
     return None
 
-  def _replace_broken(self, found: Found, silent: list[int]) -> None:
+  def _replace_broken(self, silent: list[int]) -> None:
     """Gets other machines for some whose agents never say anything."""
     numbers = ", ".join(map(str, silent))
     self._broken += 1
@@ -196,25 +227,19 @@ class _Supervisor:
         f"agents of hosts {numbers} were started {_MOST_STARTS} times on each of "
         f"{self._broken} sets of machines and never heard of: see `python -m tpu logs`"
       )
-    self._say("deed", f"nothing is heard of hosts {numbers}: replacing the machines")
-    self._replace(found, self._broken)
+    self._replace(f"silent (hosts {numbers})", self._broken)
 
-  def _replace(self, found: Found, times: int) -> None:
+  def _replace(self, what: str, times: int) -> None:
     """Deletes machines that are of no use; others are asked for at a later look."""
-    self._say("deed", f"deleting {found.state.value} machines, to ask for others")
-    self._deed("delete", lambda: self._target.delete(self._job))
+    self._say("deed", f"deleting machines that are {what}, to ask for others")
+    self._deed("delete", lambda: self._target.delete(self._at_step))
     wait_s = self._timing.backoff(times - 1) if times > 1 else 0.0
     self._create_at = time.monotonic() + wait_s
     self._starts = 0
 
-  def _forget_beats(self) -> None:
-    step = self._step()
-    if step is not None:
-      self._pulse.expect_new(self._beats(step))
-
-  def _beats(self, step: Step):
-    hosts = range(self._job.machines.num_hosts)
-    return [self._board.beat(step.name, host) for host in hosts]
+  def _beats(self) -> list[Beat | None]:
+    hosts = range(self._at_step.machines.num_hosts)
+    return [self._board.beat(self._step.name, host) for host in hosts]
 
   def _lives(self, seen: pulse.Seen) -> bool:
     fresh = seen.beat is not None and seen.age_s <= self._timing.lost_s
@@ -235,17 +260,24 @@ class _Supervisor:
       raise
     self._failed[name] = 0
 
-  def _note_machines(self, found: Found) -> None:
+  def _note_machines(self, step: Step, found: Found) -> None:
     """Writes down when machines came and went, for what they cost."""
-    events = [event.what for event in self._board.events() if event.what != "asked"]
-    here, was_here = found.state is State.READY, events[-1:] == ["came"]
-    if here and not was_here:
-      self._add_event("came", "")
-    elif was_here and not here:
-      self._add_event("went", found.state.value)
+    if found.state is not State.READY:
+      self._note_gone(step, found.state.value)
+    elif not self._were_here(step):
+      self._add_event("came", step)
 
-  def _add_event(self, what: str, why: str) -> None:
-    self._board.add_event(Event(what=what, time=time.time(), why=why))
+  def _note_gone(self, step: Step, why: str) -> None:
+    if self._were_here(step):
+      self._add_event("went", step, why)
+
+  def _were_here(self, step: Step) -> bool:
+    events = [e.what for e in self._board.events() if e.place == step.place]
+    return [what for what in events if what != "asked"][-1:] == ["came"]
+
+  def _add_event(self, what: str, step: Step, why: str = "") -> None:
+    event = Event(what=what, place=step.place, time=time.time(), why=why)
+    self._board.add_event(event)
 
   def _finish(self) -> None:
     self._say("phase", f"{self._job.name}: finished")
@@ -273,16 +305,22 @@ class _Supervisor:
     words = "nobody knows what"
     for tries in range(1, _MOST_TRIES + 1):
       try:
-        self._target.delete(self._job)
-        found = self._target.find(self._job)
-        self._note_machines(found)
-        if not found.resources:
+        every = {self._job.at(step): step for step in self._job.steps}
+        left = [name for step in every.values() for name in self._let_go(step)]
+        if not left:
           return ""
-        words = ", ".join(found.resources)
+        words = ", ".join(dict.fromkeys(left))
       except (Failed, Unreachable, OSError, UserError) as error:
         self._say("trouble", str(error))
       time.sleep(self._timing.backoff(tries))
     return f"could not be deleted: {words}: `python -m tpu delete`"
+
+  def _let_go(self, step: Step) -> tuple[str, ...]:
+    """Deletes the machines of a step; returns what of them is left."""
+    self._target.delete(self._job.at(step))
+    found = self._target.find(self._job.at(step))
+    self._note_machines(step, found)
+    return found.resources
 
   def _tell(self, step: Step, phase: str, attempt: int, why: str) -> None:
     told = f"{step.name}: {phase}, attempt {attempt}" + (f": {why}" if why else "")

@@ -1,0 +1,99 @@
+"""Machines that are a directory and real processes on this one.
+
+A machine is ROOT/NAME with `home/` and `environment.json`, what a TPU host finds out
+from its metadata server. All that runs "on" it bears `FAKE_HOST` in its environment, so
+that taking the machine away ends all of it, whoever started it.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+
+MARK = "FAKE_HOST"
+
+
+def free_port() -> int:
+  """Returns a port that nobody listens to now."""
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    return probe.getsockname()[1]
+
+
+def make(root: pathlib.Path, names: Sequence[str]) -> None:
+  """Makes the machines of a slice: JAX finds its processes as it would there."""
+  address = f"127.0.0.1:{free_port()}"
+  for number, name in enumerate(names):
+    (root / name / "home").mkdir(parents=True, exist_ok=True)
+    found = {
+      "JAX_COORDINATOR_ADDRESS": address,
+      "JAX_NUM_PROCESSES": str(len(names)),
+      "JAX_PROCESS_ID": str(number),
+      "JAX_NUM_CPU_DEVICES": "1",
+      "JAX_PLATFORMS": "cpu",
+    }
+    _write(root / name / "environment.json", found)
+
+
+def _write(path: pathlib.Path, found: dict[str, str]) -> None:
+  new = path.with_suffix(f".{os.getpid()}")
+  new.write_text(json.dumps(found))
+  new.replace(path)
+
+
+def environment(machine: pathlib.Path) -> dict[str, str]:
+  """Returns the environment of a process on a machine."""
+  found = json.loads((machine / "environment.json").read_text())
+  home = {"HOME": str(machine / "home"), MARK: str(machine)}
+  return {**os.environ, **found, **home}
+
+
+def start(machine: pathlib.Path, argv: Sequence[str], cwd: pathlib.Path) -> int:
+  """Starts a process that outlives this one; returns its id."""
+  with (machine / "output.log").open("ab") as log:
+    return subprocess.Popen(
+      argv,
+      cwd=cwd,
+      env=environment(machine),
+      stdin=subprocess.DEVNULL,
+      stdout=log,
+      stderr=log,
+      start_new_session=True,
+    ).pid
+
+
+def processes(machine: pathlib.Path) -> list[int]:
+  """Returns the processes on a machine (or on all of them, given their root)."""
+  wanted, found = f"{MARK}={machine}".encode(), []
+  for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    with contextlib.suppress(OSError):
+      for entry in path.read_bytes().split(b"\0"):
+        if entry == wanted or entry.startswith(wanted + b"/"):
+          found.append(int(path.parent.name))
+  return found
+
+
+def signal_all(machine: pathlib.Path, number: int) -> None:
+  """Signals all processes on a machine."""
+  for pid in processes(machine):
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(pid, number)
+
+
+def take_away(machine: pathlib.Path, grace_s: float = 0.0) -> None:
+  """Ends a machine: SIGTERM, SIGKILL `grace_s` later, and its disk is gone."""
+  deadline = time.monotonic() + grace_s
+  if grace_s:
+    signal_all(machine, signal.SIGTERM)
+  while time.monotonic() < deadline and processes(machine):
+    time.sleep(0.02)
+  while processes(machine):
+    signal_all(machine, signal.SIGKILL)
+    time.sleep(0.02)
+  shutil.rmtree(machine, ignore_errors=True)
