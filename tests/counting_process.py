@@ -4,7 +4,8 @@
 
 Process 0 counts to NUM_STEPS and saves the count every 5 steps in OUT/count; the others
 live as long as it does. OUT/trace gets a line for every start and step. OUT/orders is
-JSON: [{"host", "step", "code" (or minus a signal), "times"}].
+JSON: [{"host", "step", "code" (or minus a signal), "times"}]; when a host obeyed, host
+0 ends with 75 and saves nothing, as one whose peer is lost.
 """
 
 import json
@@ -18,7 +19,7 @@ from msm_jax.progress import Progress
 
 OUT, STEPS, STEP_S = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 HOST = int(os.environ["JAX_PROCESS_ID"])
-COUNT, PULSE = OUT / "count", OUT / "pulse"
+COUNT, PULSE, LOST = OUT / "count", OUT / "pulse", OUT / "lost"
 
 
 def note(line: str) -> None:
@@ -35,11 +36,12 @@ def obey(step: int) -> None:
     if order["host"] == HOST and step >= order["step"] and times < order["times"]:
       done.write_text("x" * (times + 1))
       note(f"order {i}")
+      LOST.touch()
       if order["code"] < 0:
         os.kill(os.getpid(), -order["code"])
         time.sleep(60)
       print(order.get("says", f"error: order {i}"), file=sys.stderr, flush=True)
-      os._exit(order["code"])
+      sys.exit(order["code"])
 
 
 def main() -> int:
@@ -50,11 +52,14 @@ def main() -> int:
   print(f"counting from {step}", flush=True)
   if HOST:
     return follow(stopped)
+  LOST.unlink(missing_ok=True)
   with Progress("train count", STEPS, "step", done=step, tokens=10) as bar:
     while step < STEPS:
       time.sleep(STEP_S)
       step += 1
       obey(step)
+      if LOST.exists():
+        return 75
       bar.advance(loss=f"{1 / step:.3f}")
       note(f"step {step}")
       PULSE.write_text(f"{os.getpid()} {step}")

@@ -30,6 +30,7 @@ QUICK = Timing(
   look_s=0.1,
   first_beat_s=5.0,
 )
+MADE: list["Drive"] = []  # for tests to clean up
 SLICES = {1: "v5p:2x2x1", 2: "v5p:2x2x2", 4: "v5p:2x2x4"}
 
 
@@ -72,6 +73,7 @@ class Drive:
     self.timing, self.said = timing, []
     self.error: BaseException | None = None
     self._thread: threading.Thread | None = None
+    MADE.append(self)
 
   def look_after(self, **how) -> None:
     """Runs a supervisor to its end, here."""
@@ -94,7 +96,6 @@ class Drive:
     if error is not None and self._thread.is_alive():
       self.board.ask_to_stop()
     self._thread.join(60)
-    self.end()
 
   def _run(self) -> None:
     try:

@@ -54,18 +54,18 @@ def environment(machine: pathlib.Path) -> dict[str, str]:
   return {**os.environ, **found, **home}
 
 
-def start(machine: pathlib.Path, argv: Sequence[str], cwd: pathlib.Path) -> int:
-  """Starts a process that outlives this one; returns its id."""
+def start(machine: pathlib.Path, argv: Sequence[str], cwd: pathlib.Path) -> None:
+  """Starts a process that outlives this one and is nobody's child."""
   with (machine / "output.log").open("ab") as log:
-    return subprocess.Popen(
-      argv,
+    subprocess.run(
+      ["setsid", "--fork", *argv],
       cwd=cwd,
       env=environment(machine),
       stdin=subprocess.DEVNULL,
       stdout=log,
       stderr=log,
-      start_new_session=True,
-    ).pid
+      check=True,
+    )
 
 
 def processes(machine: pathlib.Path) -> list[int]:

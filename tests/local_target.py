@@ -80,7 +80,8 @@ class Local:
     for number, host in enumerate(hosts):
       agent = [
         *(sys.executable, "-m", "tpu.host", f"--board={self._board.url}"),
-        *(f"--step={step.name}", f"--host={number}", f"--num_hosts={len(hosts)}"),
+        *(f"--step={step.name}", f"--host={number}"),
+        f"--num_hosts={job.machines.num_hosts}",
         *("--", *(self._command or [sys.executable, *job.command(step)[1:]])),
       ]
       machine = self._group(job) / host

@@ -302,24 +302,26 @@ class _Supervisor:
     """Deletes the machines; returns what is left, as a phrase, '' for nothing."""
     if self._keep:
       return ""
-    words = "nobody knows what"
+    steps = {self._job.at(step): step for step in self._job.steps}
     for tries in range(1, _MOST_TRIES + 1):
-      try:
-        every = {self._job.at(step): step for step in self._job.steps}
-        left = [name for step in every.values() for name in self._let_go(step)]
-        if not left:
-          return ""
-        words = ", ".join(dict.fromkeys(left))
-      except (Failed, Unreachable, OSError, UserError) as error:
-        self._say("trouble", str(error))
+      left = [name for step in steps.values() for name in self._let_go(step)]
+      if not left:
+        return ""
       time.sleep(self._timing.backoff(tries))
-    return f"could not be deleted: {words}: `python -m tpu delete`"
+    return f"could not be deleted: {', '.join(left)}: `python -m tpu delete`"
 
   def _let_go(self, step: Step) -> tuple[str, ...]:
     """Deletes the machines of a step; returns what of them is left."""
-    self._target.delete(self._job.at(step))
-    found = self._target.find(self._job.at(step))
-    self._note_machines(step, found)
+    job, at_fault = self._job.at(step), (Failed, Unreachable, OSError, UserError)
+    try:
+      self._target.delete(job)
+    except at_fault as error:
+      self._say("trouble", str(error))
+    try:
+      found = self._target.find(job)
+      self._note_machines(step, found)
+    except at_fault as error:
+      return (f"whatever there is of {job.name} ({error})",)
     return found.resources
 
   def _tell(self, step: Step, phase: str, attempt: int, why: str) -> None:
