@@ -284,7 +284,8 @@ def arguments(environment: Mapping[str, str]) -> dict[str, object] | None:
 
 def _is_tpu_pod(environment: Mapping[str, str]) -> bool:
   hosts = [host for host in environment.get(_TPU_HOSTS, "").split(",") if host]
-  if environment.get(DETECT) == "0" or "cpu" in environment.get("JAX_PLATFORMS", ""):
+  platform = environment.get("JAX_PLATFORMS", "").partition(",")[0]  # the first is used
+  if environment.get(DETECT) == "0" or platform == "cpu":
     return False
   return len(hosts) > 1 or int(environment.get(_TPU_SLICES) or 1) > 1
 

@@ -37,6 +37,7 @@ POD = {"TPU_WORKER_HOSTNAMES": "a,b,c,d"}
     ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
     (POD | {"MSM_JAX_DISTRIBUTED": "0"}, None),
     (POD | {"JAX_PLATFORMS": "cpu"}, None),
+    (POD | {"JAX_PLATFORMS": "tpu,cpu"}, {}),
   ],
 )
 def test_the_environment_says_whether_there_are_others(environment, expected):
