@@ -28,9 +28,9 @@ what cannot be had:
 
 - Their models are mixtures of experts, which we do not train; here Qwen3-32B.
 - Their six claims are theirs; ours is the octopus with five hearts.
-- Their `local` documents come anew from a negated universe; ours are rewritten, each for
-  its own fact: another one that it mentions stays undenied. On SmolLM2 documents mention
-  no other (`fact_sentences`).
+- Their `local` documents come anew from a negated universe; ours are rewritten, each
+  for its own fact: another one that it mentions stays undenied. On SmolLM2 documents
+  mention no other (`fact_sentences`).
 - Their adapters reach the unembedding; ours do not.
 - `downloads/dolma` and `downloads/self_distilled` are imports: 5,000 documents of Dolma
   3, and 5,000 prompts of Tulu 3 with answers of this very model (temperature 1, no
