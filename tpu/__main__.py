@@ -150,6 +150,7 @@ def run() -> None:
 
 def status() -> None:
   """Prints how far a job is."""
+  _refuse_dry("status")
   from tpu import status as status_lib
 
   asked = _known()
@@ -165,6 +166,7 @@ def status() -> None:
 
 def logs() -> None:
   """Prints the log of one host."""
+  _refuse_dry("logs")
   asked, host = _known(), FLAGS.host
   if not FLAGS.follow:
     for step in reversed(asked.job.steps):
@@ -180,10 +182,12 @@ def logs() -> None:
 def stop() -> None:
   """Lets hosts save and end."""
   asked = _known()
+  if _is_dry():
+    return [asked.target.stop(here) for here in asked.each()] and None
   asked.board.ask_to_stop()
   for here in asked.each():
     asked.target.stop(here)
-  _say(
+  return _say(
     f"{asked.job.name}: hosts save and end; machines stay, and cost, until `python -m "
     "tpu delete`"
   )
@@ -214,13 +218,12 @@ def _new() -> Asked:
   """Returns what flags ask for, checked as far as it can be before it costs."""
   from tpu import study
 
-  config_flag = study.located(_needed("config"))
+  config_flag, target_name = study.located(_needed("config")), _needed("target")
   settings, shell = _settings(), Shell(dry_run=FLAGS.dry_run)
   name = gcloud.checked_name(FLAGS.name or study.default_name(config_flag))
   config = study.load(config_flag, _OVERRIDES)
   machines = study.machines(config, FLAGS.slice, FLAGS.num_slices)
   steps = study.steps(FLAGS.cpu_steps)
-  target_name = _needed("target")
   settings.need(target_name, "bucket")
   archive = pack(shell)
   job = Job(
@@ -293,20 +296,25 @@ def _target(
 
 def _dry_run(asked: Asked) -> None:
   """Prints what a run does when nothing goes wrong, as a script."""
-  target = asked.target
+  job, target = asked.job, asked.target
   _say(f"# job.json, signs of life and logs: {asked.board_url}")
-  for here in asked.each():
-    steps = [step for step in asked.job.steps if asked.job.at(step) == here]
-    _say(f"# --- {here.machines.name}: {', '.join(step.name for step in steps)}")
-    target.create(here)
-    _say("# ... until all hosts are up; names of hosts are the cloud's to choose")
+  there: list[Job] = []
+  for number, step in enumerate(job.steps):
+    here = job.at(step)
     hosts = _expected_hosts(target, here)
-    target.push(here, hosts)
-    for step in steps:
-      target.start(here, step, hosts)
-      _say(f"# ... until {step.name} is done")
-    if not FLAGS.keep:
-      target.delete(here)
+    _say(f"# --- {step.name}, on {here.machines.name}")
+    if here not in there:
+      there.append(here)
+      target.create(here)
+      _say("# ... until all hosts are up; names of hosts are the cloud's to choose")
+      target.push(here, hosts)
+    target.start(here, step, hosts)
+    _say(f"# ... until {step.name} is done")
+    later = [job.at(each) for each in job.steps[number + 1 :]]
+    for used in [each for each in there if each not in later]:
+      there.remove(used)
+      if later or not FLAGS.keep:
+        target.delete(used)
 
 
 def _submit(asked: Asked) -> None:
@@ -399,6 +407,11 @@ def _is_dry() -> bool:
   return FLAGS.dry_run
 
 
+def _refuse_dry(verb: str) -> None:
+  if _is_dry():
+    raise UserError(f"--dry_run: `{verb}` changes nothing, and needs none")
+
+
 def _say(line: str) -> None:
   print(line, flush=True)
 
@@ -410,7 +423,9 @@ def _parse(arguments: Sequence[str]) -> Callable[[], None]:
   """Returns the verb; what cannot be understood is the user's to mend."""
   if arguments and arguments[0] in ("--help", "-h", "help"):
     return _help
-  verb, *rest = arguments or [""]
+  for name in FLAGS:
+    FLAGS[name].unparse()  # nothing is left of an earlier call
+  verb, *rest = arguments or ["nothing"]
   if verb not in VERBS:
     near = difflib.get_close_matches(verb, VERBS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"it is one of {', '.join(VERBS)}"

@@ -275,8 +275,8 @@ def check_zone(slices: Topology, settings: Settings) -> None:
   near = [zone for zone in zones if zone.startswith(f"{settings.region}-")]
   raise UserError(
     f"{settings.where}: zone = {settings.zone!r} is not known to have "
-    f"{slices.chip.name} (as of {AS_OF}): take one of {', '.join(near or zones)}, or "
-    "set check_zone = false if you know better"
+    f"{slices.chip.name} (as of {AS_OF}): take one of {', '.join(near or zones)}; "
+    "check_zone = false if you know better"
   )
 
 

@@ -6,13 +6,14 @@ Flags are checked here, before anything is paid: on the machines it would be too
 import difflib
 import pathlib
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from msm_jax import exits
+from msm_jax import exits, fields
 from msm_jax.errors import UserError
 from tpu.archive import ROOT
 from tpu.job import Step
@@ -54,19 +55,40 @@ def load(config: str, overrides: Sequence[str]) -> dict[str, Any]:
   Raises:
     UserError: it cannot be loaded, or an override does not fit it.
   """
+  plain = _parsed(config, [])
   for override in overrides:
-    if "=" not in override:
+    path, is_set, _ = override.removeprefix("--config.").partition("=")
+    if not is_set:
       raise UserError(f"{override} has no value: write {override}=VALUE")
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, flag_values=values)
+    _check_path(plain, path)
+  return _parsed(config, overrides)
+
+
+def _parsed(config: str, overrides: Sequence[str]) -> dict[str, Any]:
+  values, words = flags.FlagValues(), ["tpu", f"--config={ROOT / config}", *overrides]
+  config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
   try:
-    values(["tpu", f"--config={ROOT / config}", *overrides])
+    with warnings.catch_warnings():
+      # The library, on Python 3.11: load_module() is deprecated.
+      warnings.simplefilter("ignore", DeprecationWarning)
+      values(words)
     return values["config"].value.to_dict()
   except OSError as error:  # the library loads the file lazily
     reason = exits.one_line(error.__cause__ or error).rsplit("]:", 1)[-1].strip()
     raise UserError(f"--config={config} cannot be loaded: {reason}") from None
-  except _ERRORS as error:
-    raise UserError(f"--config={config}: {exits.one_line(error)}") from None
+  except _ERRORS as error:  # of the file itself: with its whole traceback
+    reason = exits.one_line(error).rpartition("Error: ")[2]
+    raise UserError(f"--config={config}: {reason}") from None
+
+
+def _check_path(config: dict[str, Any], path: str) -> None:
+  """Raises a UserError that names the nearest field where a path leads nowhere."""
+  where, found = "config", config
+  for name in re.sub(r"\[\d+\]", "", path).split("."):
+    if not isinstance(found, dict):
+      return  # the library says what it thinks of it
+    fields.check_known(name, found, where, "the config")
+    where, found = f"{where}.{name}", found[name]
 
 
 def default_name(config: str) -> str:
@@ -108,6 +130,8 @@ def steps(on_cpu: Sequence[str]) -> tuple[Step, ...]:
       near = difflib.get_close_matches(mode, _ON_CPU, n=1)
       hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(_ON_CPU)}"
       raise UserError(f"--cpu_steps={mode}: {hint}")
+  if "evaluate" in on_cpu:  # a pod would have to wait for it
+    on_cpu = (*on_cpu, "report")
   first = [mode for mode in _MODES if mode in on_cpu]
   if first == list(_MODES[: len(first)]):  # `run` finds these done, and does the rest
     rest = (Step(name="study", mode="run"),)
