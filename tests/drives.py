@@ -117,6 +117,13 @@ class Drive:
       assert time.monotonic() < deadline, (self.said, self.logs())
       time.sleep(0.02)
 
+  def wait_until_idle(self) -> None:
+    """Waits until no process is left on any machine."""
+    deadline = time.monotonic() + 10
+    while self.left():
+      assert time.monotonic() < deadline, self.logs()
+      time.sleep(0.05)
+
   def wait_for_step(self, step: int) -> None:
     """Waits until the command counted so far."""
     self.wait_for(lambda: f"0 step {step}" in self.trace())

@@ -13,17 +13,20 @@ Every object has one writer, and is written whole. Nobody compares clocks of two
 machines: a sign of life is one that changes (`pulse.py`).
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from msm_jax import topology
 from msm_jax.errors import UserError
+from msm_jax.storage import bucket, service
+from msm_jax.storage.urls import is_remote
 from tpu.job import Cpu, Gpus, Job, Provisioning, Step
 from tpu.timing import Timing
 
@@ -108,11 +111,49 @@ class Directory:
       raise Unreachable(f"{self.root} is not there")
 
 
+class Bucket:
+  """Files below a gs:// URL."""
+
+  def __init__(self, url: str):
+    self.url = url.rstrip("/")
+    # Whoever looks at a board looks again soon; the command is not hurried by that.
+    os.environ.setdefault("MSM_JAX_BUCKET_PATIENCE_S", "20")
+
+  def make(self) -> None:
+    """Does nothing: a bucket has no directories."""
+
+  def read(self, name: str) -> bytes | None:
+    """Returns what an object holds."""
+    with _answered():
+      try:
+        return bucket.read_bytes(bucket.join(self.url, name))
+      except service.NoBucket:
+        raise
+      except bucket.NotFound:
+        return None
+
+  def write(self, name: str, data: bytes) -> None:
+    """Writes an object."""
+    with _answered():
+      bucket.write_bytes(bucket.join(self.url, name), data)
+
+  def delete(self, name: str) -> None:
+    """Deletes an object."""
+    with _answered():
+      bucket.delete(bucket.join(self.url, name))
+
+
+@contextlib.contextmanager
+def _answered() -> Iterator[None]:
+  try:
+    yield
+  except bucket.Unreachable as error:
+    raise Unreachable(str(error)) from error
+
+
 def open_(url: str) -> "Board":
   """Returns the board at gs://BUCKET/PREFIX or in a directory; asks nothing yet."""
-  if url.startswith("gs://"):
-    raise UserError(f"{url}: boards on a bucket are not there yet")
-  return Board(Directory(url))
+  return Board(Bucket(url) if is_remote(url) else Directory(url))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

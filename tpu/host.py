@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msm_jax import exits, progress
 from msm_jax.errors import Stopped, UserError
@@ -40,6 +40,7 @@ class Agent:
     host: number of this one.
     num_hosts: how many there are.
     argv: the command.
+    environment: of the command.
     state: a directory of this host for this job.
   """
 
@@ -50,15 +51,15 @@ class Agent:
     host: int,
     num_hosts: int,
     argv: Sequence[str],
+    environment: Mapping[str, str],
     state: pathlib.Path,
   ):
     self._board, self._step, self._host = on, step, host
     self._num_hosts = num_hosts
     self._log = gathering.HostLog(state / f"{step}-{host}.log", on, step, host)
     self._told = gathering.Told(state / "progress.json")
-    environment = dict(os.environ)
     if host == 0:
-      environment[progress.FILE] = str(self._told.path)
+      environment = {**environment, progress.FILE: str(self._told.path)}
     self._command = Command(argv, self._log.path, str(state), environment)
     self._timing = Timing()
     self._leader: attempts.Leader | None = None
@@ -84,7 +85,7 @@ class Agent:
       try:
         over = self._look()
         self._silent = False
-      except Unreachable as error:
+      except (Unreachable, UserError) as error:  # credentials may come back, too
         if not self._silent:
           self._log.note(f"the board is away, {self._doing()}: {error}")
         self._silent = True
@@ -133,7 +134,7 @@ class Agent:
     """Ends with the machine."""
     gone = self._end_command()
     self._phase = "leaving"
-    with contextlib.suppress(Unreachable):
+    with contextlib.suppress(Unreachable, UserError):
       self._tell()
     return exits.STOPPED if gone else None
 
@@ -175,6 +176,8 @@ class Agent:
       seen[0] = pulse.Seen(host=0, beat=self._beat(), age_s=0.0)
       now = self._leader.decide(record, seen, self._told.point(), stop)
     if now != record:
+      if now.is_over:  # machines may be gone as soon as that is read
+        self._gather()
       self._board.put_attempt(self._step, now)
       if now.why:
         self._log.note(f"attempt {now.attempt} {now.phase}: {now.why}")
@@ -228,6 +231,8 @@ class Agent:
     """Beats, and copies log and progress, when it is time or something changed."""
     now = time.monotonic()
     state = (self._attempt, self._phase, self._code)
+    if state != self._sent and self._code is not None:
+      self._gather()  # before anybody hears of the end
     if state != self._sent or now - self._beaten >= self._timing.beat_s:
       self._count += 1
       self._board.put_beat(self._step, self._host, self._beat())
@@ -251,7 +256,7 @@ class Agent:
     try:
       self._tell()
       self._gather()
-    except Unreachable as error:
+    except (Unreachable, UserError) as error:
       self._log.note(f"the board is away: {error}")
 
   def _echo(self) -> None:
@@ -280,6 +285,7 @@ def main(arguments: Sequence[str]) -> int:
   asked = _parse(arguments)
   if not 0 <= asked.host < asked.num_hosts:
     raise UserError(f"--host={asked.host} must be below --num_hosts={asked.num_hosts}")
+  environment = dict(os.environ)  # before the board changes ours
   name = re.sub(r"[^\w.-]+", "_", asked.board)
   state = pathlib.Path.home() / _STATE / name
   patience_s = Timing().grace_s
@@ -293,6 +299,7 @@ def main(arguments: Sequence[str]) -> int:
       asked.host,
       asked.num_hosts,
       asked.command,
+      environment,
       state,
     )
     return agent.run()
