@@ -6,6 +6,7 @@ that taking the machine away ends all of it, whoever started it.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -13,10 +14,22 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 
 MARK = "FAKE_HOST"
+ROOT = pathlib.Path(__file__).parent.parent
+# The names of machines mean something in their network alone, of which this is all.
+_PYTHON = """#!/bin/sh
+if [ -n "$JAX_COORDINATOR_ADDRESS" ]; then
+  export JAX_COORDINATOR_ADDRESS=127.0.0.1:$FAKE_PORT
+fi
+if [ "$1" = launch.py ] && [ -n "$FAKE_LAUNCH" ]; then
+  exec {python} $FAKE_LAUNCH
+fi
+exec {python} "$@"
+"""
 
 
 def free_port() -> int:
@@ -28,17 +41,39 @@ def free_port() -> int:
 
 def make(root: pathlib.Path, names: Sequence[str]) -> None:
   """Makes the machines of a slice: JAX finds its processes as it would there."""
-  address = f"127.0.0.1:{free_port()}"
+  port = str(free_port())
   for number, name in enumerate(names):
     (root / name / "home").mkdir(parents=True, exist_ok=True)
     found = {
-      "JAX_COORDINATOR_ADDRESS": address,
+      "FAKE_PORT": port,
+      "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
       "JAX_NUM_PROCESSES": str(len(names)),
       "JAX_PROCESS_ID": str(number),
       "JAX_NUM_CPU_DEVICES": "1",
       "JAX_PLATFORMS": "cpu",
     }
     _write(root / name / "environment.json", found)
+
+
+def prepare(machine: pathlib.Path) -> None:
+  """Puts Python there, as an image with everything installed has it."""
+  venv = machine / "home" / ".msm-jax" / "venv"
+  (venv / "bin").mkdir(parents=True, exist_ok=True)
+  python = venv / "bin" / "python"
+  python.write_text(_PYTHON.format(python=sys.executable))
+  python.chmod(0o755)
+  known = [
+    ROOT / name for name in ("pyproject.toml", "constraints.txt", "tpu/setup.sh")
+  ]
+  data = b"".join(path.read_bytes() for path in known)
+  # What its set-up will be asked for, and the end of a line.
+  data += b"gcs\n" if machine.name.endswith("-cpu") else b"tpu,gcs\n"
+  (venv / ".set_up").write_text(hashlib.sha256(data).hexdigest())
+
+
+def exists(machine: pathlib.Path) -> bool:
+  """Returns whether a machine was made and not taken away."""
+  return (machine / "environment.json").exists()
 
 
 def _write(path: pathlib.Path, found: dict[str, str]) -> None:

@@ -1,0 +1,163 @@
+"""`python -m tpu run` from create to delete, against fake command-line tools."""
+
+import hashlib
+import json
+import pathlib
+import time
+
+import pytest
+from fake_cloud import FakeCloud
+
+pytest.importorskip("gcsfs")
+
+TIMING = {
+  "poll_s": 0.1,
+  "beat_s": 0.3,
+  "gather_s": 0.5,
+  "lost_s": 8.0,
+  "settle_s": 2.0,
+  "grace_s": 4.0,
+  "backoff_s": 0.2,
+  "max_backoff_s": 1.0,
+  "look_s": 0.3,
+  "first_beat_s": 30.0,
+}
+HERE = pathlib.Path(__file__).parent
+
+
+def counting(tmp_path, target, step_s=0.1):
+  """Returns a cloud whose hosts count to 30 in place of launch.py."""
+  out = tmp_path / "out"
+  out.mkdir()
+  command = [str(HERE / "counting_process.py"), str(out), "30", str(step_s)]
+  config = "tests/pod_study.py:2"
+  return FakeCloud(tmp_path / "c", target, 2, TIMING, config, out, command), out
+
+
+def wait_for(what, cloud, seconds=120):
+  deadline = time.monotonic() + seconds
+  while not what():
+    assert time.monotonic() < deadline, cloud.said()
+    time.sleep(0.05)
+
+
+def trace(out):
+  path = out / "trace"
+  return path.read_text().splitlines() if path.exists() else []
+
+
+def starts(out):
+  return [int(line.split()[2]) for line in trace(out) if line.startswith("0 start")]
+
+
+@pytest.mark.parametrize(
+  "target", ["compute", pytest.param("queued", marks=pytest.mark.slow)]
+)
+def test_a_run_is_created_pushed_taken_away_recreated_finished_and_deleted(
+  tmp_path, target
+):
+  cloud, out = counting(tmp_path, target)
+  with cloud:
+    supervisor = cloud.start()
+    wait_for(lambda: "0 step 6" in trace(out), cloud)
+    cloud.preempt(grace_s=3.0)
+    assert supervisor.wait(120) == 0, cloud.said()
+    assert not cloud.left()
+    assert starts(out)[0] == 0 and starts(out)[1] >= 6 and len(starts(out)) == 2
+    calls = "\n".join(cloud.calls())
+    made = {"compute": "managed create", "queued": "queued-resources create"}[target]
+    assert calls.count(made) == 2
+    # Another laptop, later, with no more than the name.
+    assert cloud.start("status").wait(60) == 0
+    said = cloud.said()
+    assert "study: finished, attempt" in said and "came 2 times" in said
+    assert "so far" in said and "in the cloud: absent" in said
+    assert cloud.board.log("study", 1).count(b"counting from") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["compute", "queued"])
+def test_a_cloud_that_fails_now_and_then_and_half_does_things_gets_there(
+  tmp_path, target
+):
+  cloud, out = counting(tmp_path, target)
+  busy = "HTTPError 503: Service Unavailable"
+  with cloud:
+    for pattern in (" create ", " delete ", "ssh", "describe|list-instances"):
+      cloud.order(pattern, busy, when="after")
+      cloud.order(pattern, busy)
+    supervisor = cloud.start()
+    assert supervisor.wait(200) == 0, cloud.said()
+    assert not cloud.left() and starts(out) == [0]
+
+
+@pytest.mark.slow
+def test_a_refused_quota_ends_with_the_way_out_and_nothing_half_made(tmp_path):
+  cloud, _ = counting(tmp_path, "compute")
+  with cloud:
+    said = "Quota 'TPUS_PER_TPU_FAMILY' exceeded. Limit: 0.0 in region us-east5."
+    cloud.order("managed create", said)
+    assert cloud.start().wait(100) == 2
+    assert "error: drive: " in cloud.said() and "quota refused" in cloud.said()
+    assert not cloud.left()
+
+
+@pytest.mark.slow
+def test_a_supervisor_that_is_killed_is_replaced_and_nothing_is_made_twice(tmp_path):
+  cloud, out = counting(tmp_path, "compute", step_s=0.3)
+  with cloud:
+    # Killed while it asks for machines, while it sets them up, and while they work.
+    for sign in ("templates create", "compute ssh"):
+      supervisor = cloud.start()
+      wait_for(lambda sign=sign: sign in "\n".join(cloud.calls()), cloud)
+      supervisor.kill()
+      supervisor.wait()
+    supervisor = cloud.start()
+    wait_for(lambda: "0 step 3" in trace(out), cloud)
+    supervisor.kill()
+    supervisor.wait()
+    assert cloud.start().wait(120) == 0, cloud.said()
+    assert starts(out) == [0] and not cloud.left()
+    assert "\n".join(cloud.calls()).count("managed create") <= 2
+
+
+@pytest.mark.slow
+def test_a_study_on_four_hosts_ends_as_the_one_that_nothing_disturbed(tmp_path):
+  ends = {}
+  for name in ("straight", "torn"):
+    workdir = tmp_path / name / "w"
+    config = "tests/pod_study.py:4"
+    timing = TIMING | {"lost_s": 60.0, "grace_s": 60.0, "settle_s": 60.0}
+    with FakeCloud(tmp_path / name, "compute", 4, timing, config, workdir) as cloud:
+      supervisor = cloud.start()
+      if name == "torn":
+        runs = workdir / "runs"
+        for sign in (
+          "pretrain/seed0/checkpoints/8",
+          "pretrain+aft/seed0/checkpoints/4",
+        ):
+          wait_for((runs / sign).exists, cloud, 600)
+          cloud.preempt(grace_s=10.0 if "aft" in sign else 0.0)
+          supervisor.kill()
+          supervisor.wait()
+          supervisor = cloud.start()
+      assert supervisor.wait(1200) == 0, cloud.said()
+      assert not cloud.left()
+    ends[name] = what_came_of_it(workdir)
+  assert ends["torn"] == ends["straight"]
+
+
+def what_came_of_it(workdir: pathlib.Path) -> dict[str, str]:
+  """Returns hashes of all arrays of the last checkpoints, and the results."""
+  import jax
+  import numpy as np
+  from orbax.checkpoint import v1 as ocp
+
+  found = {"results": (workdir / "report" / "results.csv").read_text()}
+  for run in sorted(workdir.glob("runs/*/seed0")):
+    last = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    for leaf_path, leaf in jax.tree_util.tree_leaves_with_path(ocp.load_pytree(last)):
+      name = f"{run.parent.name}/{last.name}{jax.tree_util.keystr(leaf_path)}"
+      found[name] = hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
+  assert len(found) > 20, json.dumps(found)
+  return found
