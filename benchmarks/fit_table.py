@@ -1,6 +1,7 @@
 """The smallest slices that hold known recipes, as `launch.py fit` says.
 
     python benchmarks/fit_table.py --out=DIR [--only=llama-3.1-8b:v6e,...]
+                                   [--time_limit_s=3600]
     python benchmarks/fit_table.py --out=DIR --print
 
 Asks about the slices of each family in turn, smallest first, up to the first that holds
@@ -62,6 +63,14 @@ RECIPES = {
     "Llama-3.3-70B, LoRA", "configs/sdf.py", "unlikely", "8 rows of 1,024"
   ),
 }
+# launch.py, with more patience: on a busy machine a compilation takes long.
+_LAUNCH = """
+import sys
+import launch
+from msm_jax.fit import search
+search.TIME_LIMIT_S = float(sys.argv.pop(1))
+sys.exit(launch.main(sys.argv))
+"""
 # The most wanted first: a run may be cut short anywhere.
 ORDER = tuple(
   (name, family)
@@ -76,13 +85,14 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, required=True)
   parser.add_argument("--only", help="model:family,...; of ORDER without")
+  parser.add_argument("--time_limit_s", type=float, default=1200.0, help="of a try")
   parser.add_argument("--print", action="store_true", help="ask nothing")
   arguments = parser.parse_args()
   arguments.out.mkdir(parents=True, exist_ok=True)
   if not arguments.print:
     wanted = [tuple(pair.split(":")) for pair in (arguments.only or "").split(",")]
     for name, family in wanted if arguments.only else ORDER:
-      search(arguments.out, name, family)
+      search(arguments.out, name, family, arguments.time_limit_s)
   known = answers(arguments.out)
   print("\n".join(table(known)))
   longest = [
@@ -92,12 +102,12 @@ def main() -> None:
     print(f"ratio: {LIMIT_S / max(longest):.2f}")
 
 
-def search(out: pathlib.Path, name: str, family: str) -> None:
+def search(out: pathlib.Path, name: str, family: str, time_limit_s: float) -> None:
   """Asks about the slices of a family, up to the first that holds a model."""
   for place in topology.parse(family):
     known = answers(out).get((name, place.slice_name))
     if known is None:
-      known = ask(out, name, place.slice_name)
+      known = ask(out, name, place.slice_name, time_limit_s)
       with open(out / "answers.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(known) + "\n")
     if known["fits"] or known["problem"]:  # more of the same would not tell
@@ -112,11 +122,14 @@ def answers(out: pathlib.Path) -> dict[tuple[str, str], dict[str, Any]]:
   return {(entry["model"], entry["slice"]): entry for entry in found}
 
 
-def ask(out: pathlib.Path, name: str, slice_name: str) -> dict[str, Any]:
+def ask(
+  out: pathlib.Path, name: str, slice_name: str, time_limit_s: float
+) -> dict[str, Any]:
   """Runs `launch.py fit` for a slice; returns what the table needs of its answer."""
   recipe, workdir = RECIPES[name], out / name
   command = [
-    *(sys.executable, "launch.py", "fit", f"--config={recipe.config}"),
+    *(sys.executable, "-c", _LAUNCH, str(time_limit_s), "fit"),
+    f"--config={recipe.config}",
     *(f"--stage={recipe.stage}", f"--topology={slice_name}", f"--workdir={workdir}"),
     "--config.run.population=1",
   ]
