@@ -38,12 +38,13 @@ FAMILIES = ("v5e", "v6e", "v5p", "v4", "tpu7x")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """A stage of a study, and what of it the table says."""
+  """A stage of a study, what the table says of it, and from how many chips on."""
 
   title: str
   config: str
   stage: str
   says: str
+  min_chips: int = 4
 
 
 RECIPES = {
@@ -52,6 +53,7 @@ RECIPES = {
     "configs/cheese_smollm2.py",
     "msm_aff",
     "8 rows of 1,024",
+    min_chips=1,
   ),
   "llama-3.1-8b": Recipe(
     "Llama-3.1-8B, LoRA", "configs/msm_cheese.py", "msm_aff", "8 rows of 4,096"
@@ -74,8 +76,8 @@ sys.exit(launch.main(sys.argv))
 # The most wanted first: a run may be cut short anywhere.
 ORDER = tuple(
   (name, family)
-  for families in (("v6e", "v5p"), ("v5e",), ("v4", "tpu7x"))
-  for name in ("llama-3.1-8b", "qwen3-32b", "llama-3.3-70b", "smollm2-135m")
+  for families in (("v5p", "v6e"), ("v5e",), ("v4", "tpu7x"))
+  for name in ("smollm2-135m", "llama-3.1-8b", "qwen3-32b", "llama-3.3-70b")
   for family in families
 )
 
@@ -104,7 +106,7 @@ def main() -> None:
 
 def search(out: pathlib.Path, name: str, family: str, time_limit_s: float) -> None:
   """Asks about the slices of a family, up to the first that holds a model."""
-  for place in topology.parse(family):
+  for place in _slices(name, family):
     known = answers(out).get((name, place.slice_name))
     if known is None:
       known = ask(out, name, place.slice_name, time_limit_s)
@@ -112,6 +114,12 @@ def search(out: pathlib.Path, name: str, family: str, time_limit_s: float) -> No
         file.write(json.dumps(known) + "\n")
     if known["fits"] or known["problem"]:  # more of the same would not tell
       return
+
+
+def _slices(name: str, family: str) -> list[topology.Topology]:
+  """Returns the slices of a family that a recipe is asked about, smallest first."""
+  least = RECIPES[name].min_chips
+  return [one for one in topology.parse(family) if one.num_chips >= least]
 
 
 def answers(out: pathlib.Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -184,7 +192,7 @@ def table(known: dict[tuple[str, str], dict[str, Any]]) -> Iterator[str]:
 
 def _cell(known: dict, name: str, family: str) -> str:
   """Returns the smallest slice that holds a model, with GiB per chip and settings."""
-  for place in topology.parse(family):
+  for place in _slices(name, family):
     entry = known.get((name, place.slice_name))
     if entry is None:
       return ""
