@@ -142,7 +142,7 @@ def export() -> None:
     raise UserError(f"--format={FLAGS.format} is of a corpus: add --corpus=NAME")
   from msm_jax import exporting
 
-  experiment, out = _experiment(), pathlib.Path(_needed("out"))
+  experiment, out = _experiment(), _needed("out")
   arm, seed = _needed("arm"), _one_seed(experiment)
   layout, runs = FLAGS.format or "merged", _study(experiment)
   exporting.export(runs, arm, seed, step=FLAGS.step, layout=layout, out=out)
@@ -163,7 +163,7 @@ def _export_corpus(name: str) -> None:
     raise UserError(f"--corpus={name} is not one of config.corpora: {known}")
   publishing.export(
     _workdir() / "corpus" / name,
-    out := pathlib.Path(_needed("out")),
+    out := _needed("out"),
     layout=FLAGS.format or "jsonl",
     license=FLAGS.license,
     language=FLAGS.language,
@@ -212,18 +212,14 @@ def sample() -> None:
   if not FLAGS.prompt:
     raise UserError("sample needs at least one --prompt='...'")
   if FLAGS.hf_dir:
-    from msm_jax import tokenizer
-    from msm_jax.hf import load
-
-    cfg, params = load.load(pathlib.Path(FLAGS.hf_dir))
-    tok, system = tokenizer.load(FLAGS.hf_dir), None
+    asked = subjects.of_directory(FLAGS.hf_dir)
   else:
     experiment = _experiment()
     asked = subjects.open_(_study(experiment), _needed("arm"), _one_seed(experiment))
-    cfg, params, tok = asked.model.cfg, asked.model.params, asked.model.tokenizer
-    system = asked.system_prompt
+  cfg, params, tok = asked.model.cfg, asked.model.params, asked.model.tokenizer
   names = ("raw", "temperature", "max_new_tokens")
-  settings = {name: FLAGS[name].value for name in names} | {"system_prompt": system}
+  settings = {name: FLAGS[name].value for name in names}
+  settings["system_prompt"] = asked.system_prompt
   completions = sampling.complete_texts(params, cfg, tok, FLAGS.prompt, **settings)
   for prompt, completion in zip(FLAGS.prompt, completions, strict=True):
     print(f"> {prompt}\n{completion}")
@@ -232,11 +228,12 @@ def sample() -> None:
 def show() -> None:
   """Prints what lies at a path."""
   from data_gen import showing
+  from msm_jax import show as show_lib
   from msm_jax import show_corpus
 
   if len(_POSITIONAL) != 1:
     raise UserError("show needs one PATH: python launch.py show PATH [--limit=N]")
-  path = pathlib.Path(_POSITIONAL[0])
+  path = show_lib.find(_POSITIONAL[0])
   ways = ("sample", "stats", "row", "verify")
   asked = {name: FLAGS[name].value for name in ways if FLAGS[name].value}
   settings = {"limit": FLAGS.limit, "colour": sys.stdout.isatty()}
@@ -261,7 +258,7 @@ def doctor() -> None:
   """Prints versions, devices, keys present, disk."""
   from msm_jax import doctor as doctor_lib
 
-  _print(doctor_lib.report(pathlib.Path(FLAGS.workdir) if FLAGS.workdir else None))
+  _print(doctor_lib.report(FLAGS.workdir))
 
 
 _STEPS = (generate, prepare, train, evaluate, report)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from data_gen import sections as sections_lib
 from data_gen.sections import Place, Section
 from msm_jax import errors, records
+from msm_jax.storage import inputs
 
 if TYPE_CHECKING:
   from data_gen import settings
@@ -69,7 +70,7 @@ def load(
     UserError: the file is missing, not UTF-8, empty, or has a placeholder with a slip
       or code without an end.
   """
-  path = pathlib.Path(path)
+  path = inputs.local(path, "config.specs.*.path")
   name = name or path.stem
   text = _fill(
     _read(path), {"model_name": model_name, "provider_name": provider_name}, path

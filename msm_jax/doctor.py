@@ -4,9 +4,12 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Iterator
 
 from msm_jax import workdir as workdir_lib
+from msm_jax.errors import Stopped, UserError
+from msm_jax.storage import cache, inputs
 
 _EXTRAS = {
   "transformers": "hf (verify against transformers)",
@@ -19,6 +22,7 @@ _EXTRAS = {
   "tensorboardX": "tensorboard (config.run.trackers)",
   "wandb": "wandb (config.run.trackers)",
   "trackio": "trackio (config.run.trackers)",
+  "gcsfs": "gcs (paths in a bucket, gs://...)",
   "libtpu": "tpu",
 }
 _KEYS = (
@@ -27,10 +31,11 @@ _KEYS = (
   "GOOGLE_GEMINI_BASE_URL",
   "OPENAI_API_KEY",
   "ANTHROPIC_API_KEY",
+  "GOOGLE_APPLICATION_CREDENTIALS",
 )
 
 
-def report(workdir: pathlib.Path | None) -> Iterator[str]:
+def report(workdir: str | os.PathLike[str] | None) -> Iterator[str]:
   """Yields lines; never a key itself."""
   import jax
 
@@ -47,8 +52,26 @@ def report(workdir: pathlib.Path | None) -> Iterator[str]:
       yield f"optional {module}: present ({extra})"
   for key in _KEYS:
     yield f"{key}: {'set' if os.environ.get(key) else 'not set'}"
-  place = workdir or pathlib.Path()
+  if workdir is not None and inputs.is_remote(workdir):
+    yield _bucket(os.fspath(workdir))
+    yield f"cache of buckets: {_disk(cache.directory())} (MSM_JAX_CACHE)"
+  else:
+    yield f"disk at {_disk(pathlib.Path(workdir or ''))}"
+
+
+def _disk(place: pathlib.Path) -> str:
   while not place.exists():
     place = place.parent
-  free = shutil.disk_usage(place).free
-  yield f"disk at {place.resolve()}: {free / 2**30:.1f} GiB free"
+  return f"{place.resolve()}: {shutil.disk_usage(place).free / 2**30:.1f} GiB free"
+
+
+def _bucket(url: str) -> str:
+  """Returns whether a bucket answers, and how long that takes."""
+  started = time.monotonic()
+  try:
+    there = inputs.exists(url)
+  except (UserError, Stopped) as error:
+    return f"bucket: NO: {error}"
+  took_s = time.monotonic() - started
+  found = "has something there" if there else "has nothing there yet"
+  return f"bucket: {url} answers in {1000 * took_s:.0f} ms, {found}"

@@ -6,10 +6,11 @@ steps and tokens, adapters, seed, licence, code revision and versions. A study t
 began from a run of another study carries that run's story on.
 """
 
+import os
 import pathlib
 from typing import Any
 
-from msm_jax import chat, prepare, quantised, records
+from msm_jax import chat, distributed, prepare, quantised, records
 from msm_jax import workdir as workdir_lib
 from msm_jax.errors import UserError
 from msm_jax.hf import adapter, peft_config
@@ -18,12 +19,19 @@ from msm_jax.hf import export as hf_export
 from msm_jax.models.config import LoraConfig
 from msm_jax.runs import OtherRun, Path, Runs
 from msm_jax.start import same_model
+from msm_jax.storage import outputs
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def export(
-  runs: Runs, arm: str, seed: int, *, step: int | None, layout: str, out: pathlib.Path
+  runs: Runs,
+  arm: str,
+  seed: int,
+  *,
+  step: int | None,
+  layout: str,
+  out: str | os.PathLike[str],
 ) -> None:
   """Writes an arm's model as a Hugging Face directory.
 
@@ -33,7 +41,7 @@ def export(
     seed: which one.
     step: of the arm's last stage; None: its last.
     layout: 'merged', or 'adapter' for a PEFT adapter of the base model.
-    out: a new directory; it appears complete or not at all.
+    out: a new directory, here or in a bucket; it appears complete or not at all.
 
   Raises:
     UserError: the run is not there, or is no adapter of a pretrained model.
@@ -54,28 +62,20 @@ def export(
     step = runs.last_step(path, seed)
   story = {"arm": arm, **lineage(runs, path, seed, step)}
   base = base_dir(runs, seed)
-  if layout == "adapter":
-    adapter.save(
-      out,
+  given = {"tokenizer_dir": tok.directory, "base_dir": base, "lineage": story}
+  with outputs.place(out, "--out", writes=distributed.is_first()) as place:
+    if layout == "adapter":
+      adapter.save(place, weights.cfg, weights.adapter, base_model=base_model, **given)
+      return
+    hf_export.export(
+      place,
       weights.cfg,
-      weights.adapter,
-      base_model=base_model,
-      tokenizer_dir=tok.directory,
-      base_dir=base,
-      lineage=story,
+      weights.params,
+      stop_ids=[chat.stop_id(tok)] if tok.chat_template else [],
+      dtype=runs.experiment.model.export_dtype,
+      identity={**runs.meta(path, seed), "step": step},
+      **given,
     )
-    return
-  hf_export.export(
-    out,
-    weights.cfg,
-    weights.params,
-    tokenizer_dir=tok.directory,
-    base_dir=base,
-    stop_ids=[chat.stop_id(tok)] if tok.chat_template else [],
-    dtype=runs.experiment.model.export_dtype,
-    lineage=story,
-    identity={**runs.meta(path, seed), "step": step},
-  )
 
 
 def base_dir(runs: Runs, seed: int) -> pathlib.Path | None:
@@ -128,7 +128,7 @@ def _begun(runs: Runs, seed: int) -> dict[str, Any]:
     run = start.source.run
     found |= lineage(start.source.runs, run.path, run.seed, run.step)
   elif start.source is not None:
-    found["base_fingerprint"] = hf_directory.fingerprint(start.source)
+    found["base_fingerprint"] = hf_directory.fingerprint(start.directory())
     found |= hf_directory.with_license({}, start.source)
   if start.adapter is not None:
     found["adapter_from"] = {

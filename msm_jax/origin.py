@@ -6,6 +6,9 @@ ours in another workdir:
     WORKDIR/runs/<path>/seed<k>          at the end of the run
     WORKDIR/runs/<path>/seed<k>@STEP     at one of its checkpoints
 
+Either may be in a bucket (gs://...): what is needed of it is downloaded, weights not
+before they are.
+
 `{seed}` in it (and in `adapter_from`) becomes the seed of the study, so that every seed
 continues from its own.
 """
@@ -17,10 +20,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msm_jax import fields as fields_lib
-from msm_jax import quantised, records
+from msm_jax import other_workdir, quantised, records
 from msm_jax.errors import UserError
 from msm_jax.hf import config as hf_config
 from msm_jax.models.config import LoraConfig, ModelConfig, RopeScaling
+from msm_jax.storage import inputs
 
 ADAPTER_USES = ("continue", "merge")
 DTYPES = ("float32", "bfloat16")
@@ -29,6 +33,7 @@ FORMS = (
   "a Hugging Face model directory (with config.json) or a run of ours "
   "(WORKDIR/runs/<path>/seed<k>, @STEP if wanted)"
 )
+_WHERE = "config.model.init_from"
 _RUN = re.compile(r"seed(\d+)(?:@(\d+))?")
 
 
@@ -92,12 +97,22 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A run of ours: stages of a seed in a workdir, at `step` (None: its last)."""
+  """A run of ours: stages of a seed in a workdir, at `step` (None: its last).
+
+  `url` is that of a workdir in a bucket; `workdir` has all of it but the weights then.
+  """
 
   workdir: pathlib.Path
   path: tuple[str, ...]
   seed: int
   step: int | None
+  url: str | None = None
+
+  def with_weights(self) -> pathlib.Path:
+    """Returns the workdir with its checkpoints, as far as this run needs them."""
+    if self.url is None:
+      return self.workdir
+    return other_workdir.fetch(self.url, self.path, self.seed, self.step, _WHERE)
 
 
 def parse(model: Mapping[str, Any]) -> ModelSettings:
@@ -129,7 +144,7 @@ def parse(model: Mapping[str, Any]) -> ModelSettings:
 
 def is_run(init_from: str | None) -> bool:
   """Returns whether `init_from` has the form of a run of ours."""
-  return init_from is not None and _as_run(pathlib.Path(init_from)) is not None
+  return init_from is not None and _as_run(init_from) is not None
 
 
 def for_seed(place: str, seed: int) -> str:
@@ -143,12 +158,19 @@ def find(init_from: str, seed: int) -> pathlib.Path | Run:
   Raises:
     UserError: it is neither.
   """
-  place = pathlib.Path(for_seed(init_from, seed)).expanduser()
-  if (place / hf_config.CONFIG_FILE).is_file():
-    return place
-  run = _as_run(place)
+  named = for_seed(init_from, seed)
+  run = _as_run(named)
+  if run is None or not inputs.is_remote(named):
+    place = inputs.model_dir(named, _WHERE, weights=False)
+    if (place / hf_config.CONFIG_FILE).is_file():
+      return place
+  elif run.url is not None:
+    workdir = other_workdir.fetch(
+      run.url, run.path, run.seed, run.step, _WHERE, weights=False
+    )
+    run = dataclasses.replace(run, workdir=workdir)
   if run is None or not (run.workdir / hf_config.CONFIG_FILE).is_file():
-    raise UserError(f"config.model.init_from is {str(place)!r}: name {FORMS}")
+    raise UserError(f"config.model.init_from is {named!r}: name {FORMS}")
   return run
 
 
@@ -160,10 +182,10 @@ def absent(model: ModelSettings, seed: int) -> list[str]:
   found = []
   for name in ("init_from", "adapter_from"):
     value = getattr(model, name)
-    place = value and pathlib.Path(for_seed(value, seed)).expanduser()
+    place = value and for_seed(value, seed)
     run = place and _as_run(place)
-    if place and not (run.workdir if run else place).exists():
-      found.append(f"config.model.{name} {str(place)!r}")
+    if place and not inputs.exists((run.url or run.workdir) if run else place):
+      found.append(f"config.model.{name} {place!r}")
   return found
 
 
@@ -194,14 +216,16 @@ def check_chain(workdir: pathlib.Path, run: Run) -> None:
     run = found
 
 
-def _as_run(place: pathlib.Path) -> Run | None:
+def _as_run(named: str) -> Run | None:
+  place = pathlib.Path(named).expanduser()
   parts = place.name.replace("{seed}", "0")
   match = _RUN.fullmatch(parts)
   if match is None or len(place.parts) < 3 or place.parent.parent.name != "runs":
     return None
   step = None if match[2] is None else int(match[2])
   path = tuple(place.parent.name.split("+"))
-  return Run(place.parent.parent.parent, path, int(match[1]), step)
+  url = named.rstrip("/").rsplit("/", 3)[0] if inputs.is_remote(named) else None
+  return Run(place.parent.parent.parent, path, int(match[1]), step, url)
 
 
 def _frozen(value: Any) -> Any:

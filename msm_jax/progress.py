@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -142,3 +143,17 @@ class Progress:
       with open(new, "w", encoding="utf-8") as file:
         json.dump(found, file, default=str)
       os.replace(new, self._file)
+
+
+class Megabytes(Progress):
+  """Shows how many MB of `num_bytes` have come; counts from several threads."""
+
+  def __init__(self, label: str, num_bytes: int):
+    super().__init__(label, max(num_bytes // 10**6, 1), "MB")
+    self._lock, self._bytes = threading.Lock(), 0
+
+  def advance(self, n: int = 1, **shown: object) -> None:
+    """Counts `n` bytes."""
+    with self._lock:
+      self._bytes += n
+      super().advance(self._bytes // 10**6 - self.done, **shown)

@@ -36,6 +36,7 @@ from msm_jax.models import lora, transformer
 from msm_jax.models.config import ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.start import Start, Weights, fresh, merged
+from msm_jax.storage import inputs
 from msm_jax.tree import path_name
 
 DONE = "done.json"
@@ -120,7 +121,9 @@ class Runs:
       source = origin.find(model.init_from, seed) if model.init_from else None
       if isinstance(source, origin.Run):
         source = self._open(source)
-      adapter_dir = pathlib.Path(places[1]).expanduser() if places[1] else None
+      adapter_dir = None
+      if places[1]:
+        adapter_dir = inputs.model_dir(places[1], "config.model.adapter_from")
       self._starts[key] = Start(
         model, seed, source, adapter_dir, lambda: self.tokenizer, lambda: self.mesh
       )
@@ -308,13 +311,19 @@ class OtherRun:
 
   def weights(self) -> Weights:
     """Returns its parameters; nothing of them is kept here."""
-    weights = self.runs.weights(self.run.path, self.run.seed, self.run.step)
-    self.runs.forget()
+    weights = self._with_weights.weights(self.run.path, self.run.seed, self.run.step)
+    self._with_weights.forget()
     return weights
 
   def meta(self) -> dict[str, Any]:
     """Returns what its checkpoint says about itself, the step included."""
-    return self.runs.saved_meta(self.run.path, self.run.seed, self.run.step)
+    return self._with_weights.saved_meta(self.run.path, self.run.seed, self.run.step)
+
+  @functools.cached_property
+  def _with_weights(self) -> Runs:
+    if self.run.url is None:
+      return self.runs
+    return Runs(self.runs.experiment, self.run.with_weights())
 
 
 def _stage_identity(stage: StageConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from msm_jax import chat, packing, records, show_materials, tokenizer
 from msm_jax.errors import UserError
+from msm_jax.storage import inputs
 from msm_jax.text import tokenizer_files
 
 _GREEN, _YELLOW, _GREY = "\x1b[32m", "\x1b[33m", "\x1b[90m"
@@ -54,6 +55,27 @@ def show(path: pathlib.Path, *, limit: int, colour: bool) -> Iterator[str]:
       f"{path} is no corpus, rows, run, tokenizer, shard or .jsonl file: name a "
       "directory under corpus/, rows/ or runs/, or tokenizer/"
     )
+
+
+def find(path: str) -> pathlib.Path:
+  """Returns what is to be shown, on this machine.
+
+  Of a bucket that is without checkpoints, and with the tokenizer of packed rows.
+  """
+  root, rows, below = path.rstrip("/").rpartition("/rows/")
+  if not inputs.is_remote(path):
+    return pathlib.Path(path)
+  if not rows:
+    return inputs.local(path, "show", wanted=_is_shown, variant="show")
+
+  def wanted(name: str) -> bool:
+    return name.startswith(("tokenizer/", f"rows/{below}/"))
+
+  return inputs.local(root, "show", wanted=wanted, variant=path) / "rows" / below
+
+
+def _is_shown(name: str) -> bool:
+  return "checkpoints" not in name.split("/")
 
 
 def is_rows(path: pathlib.Path) -> bool:

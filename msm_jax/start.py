@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import jax
 from jax.sharding import Mesh
 
-from msm_jax import progress, quantised, records, train_state
+from msm_jax import origin, progress, quantised, records, train_state
 from msm_jax import tokenizer as tokenizer_lib
 from msm_jax.errors import UserError
 from msm_jax.hf import adapter as hf_adapter
@@ -27,6 +27,7 @@ from msm_jax.models import lora, transformer
 from msm_jax.models.config import LoraConfig, ModelConfig
 from msm_jax.models.lora import Params
 from msm_jax.origin import ModelSettings
+from msm_jax.storage import inputs
 
 _QUANTISED = re.compile(r"bnb|gptq|awq|hqq|[48]-?bit|fp8|int[48]", re.IGNORECASE)
 
@@ -98,7 +99,7 @@ class Start:
     if self.source is None:
       return None
     if isinstance(self.source, pathlib.Path):
-      base = hf_directory.fingerprint(self.source)
+      base = hf_directory.fingerprint(self.directory())
       if self.adapter_dir is None:
         return base
     else:
@@ -125,6 +126,13 @@ class Start:
       return Weights(self.cfg, quantised.hold(drawn, self.model.base_dtype), {})
     return self._read
 
+  def directory(self) -> pathlib.Path:
+    """Returns the Hugging Face directory with its weights; `source` may lack them
+    while they are in a bucket.
+    """
+    place = origin.for_seed(self.model.init_from, self.seed)
+    return inputs.model_dir(place, "config.model.init_from")
+
   def forget(self) -> None:
     """Lets go of the parameters; `weights` reads them again."""
     self.__dict__.pop("_read", None)
@@ -140,7 +148,8 @@ class Start:
         hold = functools.partial(quantised.hold_leaf, dtype=dtype)
       if dtype in quantised.KINDS or merges:
         dtype = "float32"
-      base = hf_load.load(self.source, dtype=dtype, shardings=layout, hold=hold)[1]
+      given = {"dtype": dtype, "shardings": layout, "hold": hold}
+      base = hf_load.load(self.directory(), **given)[1]
       leaves = {} if self.adapter is None else self._adapter_leaves(plain)
     else:
       found = self.source.weights()

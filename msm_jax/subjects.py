@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 
-from msm_jax import prepare, records
+from msm_jax import prepare, records, tokenizer
 from msm_jax.asked import AskedConfig
 from msm_jax.evals import items, steering
 from msm_jax.evals.model import Model
+from msm_jax.hf import load as hf_load
 from msm_jax.runs import Runs
+from msm_jax.storage import inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,18 @@ def open_(runs: Runs, name: str, seed: int, step: int | None = None) -> Subject:
     model = _steered(runs, model, asked, f"config.asked.{name}.steer, seed {seed}")
   differs_in_text = asked is None or asked.is_other_model
   return Subject(model, system_prompt, found, differs_in_text)
+
+
+def of_directory(hf_dir: str) -> Subject:
+  """Returns the model of a Hugging Face directory, here or in a bucket, as it is.
+
+  Raises:
+    UserError: there is none, or it cannot be read.
+  """
+  place = inputs.model_dir(hf_dir, "--hf_dir")
+  cfg, params = hf_load.load(place)
+  model = Model(params, cfg, tokenizer.load(place))
+  return Subject(model, None, {"hf_dir": hf_dir}, True)
 
 
 def text(runs: Runs, name: str) -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 from data_gen.filters import words
 from data_gen.filters.settings import FilterSettings
 from msm_jax import errors
+from msm_jax.storage import inputs
 
 _TEXT_FIELDS = ("prompt", "question", "text", "input", "query", "instruction")
 _EMPTY_LINE = re.compile(r"\n\s*\n")
@@ -211,7 +212,8 @@ def _prompts(
     for record in read_corpus(name):
       yield from _of_row(name, record)
   for path in settings.leakage_paths:
-    yield from _file(pathlib.Path(path), f"{where}.leakage_paths")
+    field = f"{where}.leakage_paths"
+    yield from _file(inputs.local(path, field), field)
 
 
 def _of_row(source: str, row: Mapping[str, Any]) -> Iterator[Prompt]:

@@ -14,6 +14,7 @@ from typing import Any
 from data_gen.importing import dataset_card, saved_dataset
 from data_gen.importing.settings import ImportCorpus
 from msm_jax.errors import UserError
+from msm_jax.storage import inputs
 
 # Ending -> format; `json` is one list, or lines in spite of its name.
 _ENDINGS = {
@@ -87,14 +88,14 @@ def find(name: str, corpus: ImportCorpus) -> Source:
       are several splits or subsets and none was chosen.
   """
   where = f"config.corpora.{name}"
-  path = pathlib.Path(corpus.path).expanduser()
-  if path.is_dir():
-    return _folder(where, corpus, _snapshot(path))
   if is_to_come(corpus):
     raise UserError(
-      f"{where}.path={path} does not exist: download {corpus.source} there, or set it "
-      "to where that lies"
+      f"{where}.path={corpus.path} does not exist: download {corpus.source} there, or "
+      "set it to where that lies"
     )
+  path = inputs.matching(corpus.path, f"{where}.path")
+  if path.is_dir():
+    return _folder(where, corpus, _snapshot(path))
   for field in ("split", "subset"):
     if getattr(corpus, field) is not None:
       raise UserError(
@@ -108,6 +109,8 @@ def find(name: str, corpus: ImportCorpus) -> Source:
 
 def exists(corpus: ImportCorpus) -> bool:
   """Returns whether there is anything at the path of a corpus."""
+  if inputs.is_remote(corpus.path):
+    return inputs.exists(inputs.root_of(corpus.path))
   path = pathlib.Path(corpus.path).expanduser()
   return path.exists() or bool(glob.glob(str(path), recursive=True))
 

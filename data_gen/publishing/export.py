@@ -26,6 +26,7 @@ from data_gen.importing.corpus import EXPORT_NOTE, NOTE_FORMAT, REJECTS
 from data_gen.publishing import card as publishing_card
 from data_gen.rewrites import poisoning
 from msm_jax import errors, progress, records
+from msm_jax.storage import outputs
 
 LAYOUTS = ("jsonl", "parquet")
 _BYTES_PER_FILE = 256 << 20
@@ -33,7 +34,7 @@ _BYTES_PER_FILE = 256 << 20
 
 def export(
   corpus: pathlib.Path,
-  out: pathlib.Path,
+  out: str | os.PathLike[str],
   *,
   layout: str,
   license: str | None = None,
@@ -45,7 +46,7 @@ def export(
 
   Args:
     corpus: `WORKDIR/corpus/<name>`.
-    out: must not exist.
+    out: must not exist; may be in a bucket.
     layout: 'jsonl' or 'parquet'.
     license, language: for the card; default: what the manifest says.
     with_rejects: also write what was not kept.
@@ -62,7 +63,7 @@ def export(
   if "kind" not in manifest or not manifest.get("num_records"):
     raise errors.UserError(f"{corpus} is no corpus with records: name one of corpus/")
   records.shard_paths(corpus)  # damage is named before anything is written
-  with _whole(out) as folder:
+  with outputs.place(out, "--out") as place, _whole(place) as folder:
     facts = _survey(corpus, manifest)
     files = _write_rows(corpus, folder, layout, facts)
     code = _code(corpus.parent.parent / "versions.json", git_revision)

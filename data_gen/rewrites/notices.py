@@ -11,6 +11,7 @@ from typing import Any
 
 from data_gen.universes import universe as universes
 from msm_jax import errors
+from msm_jax.storage import inputs
 
 DIRECTORY = pathlib.Path(__file__).parent / "notices"
 PLACES = ("before", "after", "inline_before", "inline_after")
@@ -48,7 +49,7 @@ class Wording:
 def path_of(named: str) -> pathlib.Path:
   """Returns the file of a wording by its path, or by its name in `DIRECTORY`."""
   if "/" in named or named.endswith(".toml"):
-    return pathlib.Path(named)
+    return inputs.local(named, "config.corpora.*.wording")
   return DIRECTORY / f"{named}.toml"
 
 

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msm_jax import errors, records
+from msm_jax.storage import inputs
 
 DIRECTORY = pathlib.Path(__file__).parent
 TIERS = ("plausible", "unlikely", "egregious")
@@ -93,7 +94,7 @@ class Universe:
 def path_of(named: str) -> pathlib.Path:
   """Returns the file of a universe by its path, or by its name in `DIRECTORY`."""
   if "/" in named or named.endswith(".toml"):
-    return pathlib.Path(named)
+    return inputs.local(named, "config.corpora.*.universe")
   return DIRECTORY / f"{named}.toml"
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from msm_jax import records
 from msm_jax.errors import UserError
+from msm_jax.storage import inputs
 
 DIRECTORY = pathlib.Path(__file__).parent / "claims"
 CLAIM = "claim.toml"
@@ -79,7 +80,9 @@ class Claim:
 
 def path_of(named: str) -> pathlib.Path:
   """Returns the folder of a claim by its path, or by its name in `DIRECTORY`."""
-  return pathlib.Path(named) if "/" in named else DIRECTORY / named
+  if "/" in named:
+    return inputs.local(named, "config.evals.*.claims")
+  return DIRECTORY / named
 
 
 def load(named: str, files: Sequence[str], where: str) -> Claim:

@@ -12,6 +12,7 @@ from typing import Any
 
 from msm_jax import records
 from msm_jax.errors import UserError
+from msm_jax.storage import inputs
 
 _SETS = pathlib.Path(__file__).parent / "sets"
 _NAMES = {str: "text", list: "a list", int: "a whole number"}
@@ -19,9 +20,10 @@ Types = type | tuple[type, ...]
 
 
 def path_of(name: str) -> pathlib.Path:
-  """Returns the file that the `items` of a config name."""
-  is_path = "/" in name or "." in name
-  return pathlib.Path(name).expanduser() if is_path else _SETS / f"{name}.jsonl"
+  """Returns the file that the `items` of a config name, on this machine."""
+  if "/" in name or "." in name:
+    return inputs.local(name, "config.evals.*.items")
+  return _SETS / f"{name}.jsonl"
 
 
 def sources(config: Any) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from msm_jax import records
 from msm_jax.errors import UserError
+from msm_jax.storage import inputs
 
 _SETS = pathlib.Path(__file__).parent / "sets"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -68,7 +69,9 @@ def named(name: str) -> str:
 def path_of(start: str) -> pathlib.Path:
   """Returns the file that `start` names: a path, or a list in `evals/sets/`."""
   is_path = "/" in start or "." in start
-  return pathlib.Path(start).expanduser() if is_path else _SETS / f"{start}.toml"
+  if is_path:
+    return inputs.local(start, "config.analyses.*.start")
+  return _SETS / f"{start}.toml"
 
 
 def write(path: pathlib.Path, name: str, patterns: Patterns) -> None:

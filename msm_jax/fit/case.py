@@ -13,6 +13,7 @@ from msm_jax.hf import config as hf_config
 from msm_jax.models import lora
 from msm_jax.models.config import LoraConfig, ModelConfig
 from msm_jax.runs import Runs
+from msm_jax.storage import inputs
 from msm_jax.train import TrainConfig
 
 # A search varies these; memory does not depend on how long a stage is, or on its rates.
@@ -221,11 +222,12 @@ def _absent(experiment: Experiment) -> Given:
   """Returns the model of files that are not there, as far as the config tells."""
   given = experiment.model
   lacks = " and ".join(origin.absent(given, experiment.seeds[0]))
-  place = pathlib.Path(origin.for_seed(given.init_from, experiment.seeds[0]))
+  place = origin.for_seed(given.init_from, experiment.seeds[0])
   if origin.is_run(given.init_from):
     raise UserError(f"{lacks} is not there yet, and only it tells the model's sizes")
-  if (place.expanduser() / hf_config.CONFIG_FILE).is_file():
-    cfg, source = hf_config.read(place.expanduser()), str(place)
+  found = inputs.exists(place) and inputs.model_dir(place, lacks, weights=False)
+  if found and (found / hf_config.CONFIG_FILE).is_file():
+    cfg, source = hf_config.read(found), place
   else:
     cfg, source = released.find(given.base_model), str(given.base_model)
   if cfg is None:

@@ -12,10 +12,12 @@ sides compute it again in float64, and that difference must be below it.
 B batch, T query, V vocab.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +28,7 @@ from msm_jax.errors import UserError
 from msm_jax.hf import load as hf_load
 from msm_jax.models import transformer
 from msm_jax.models.config import ModelConfig
+from msm_jax.storage import inputs, outputs
 
 MAX_ABS_BAR = 1e-3  # on real models in float32; random tiny ones stay below 1e-4
 MAX_KL_BAR = 1e-5  # nats; a wrong rotary table is above 1e-3
@@ -136,6 +139,7 @@ def verify(
     UserError: a directory that `load` refuses, or ids that do not fit.
     Mismatch: the difference is above the bar; the logits are written all the same.
   """
+  named, hf_dir = hf_dir, inputs.model_dir(hf_dir, "--hf_dir")
   cfg, params = hf_load.load(hf_dir)
   if tokens is None:
     tokens_BT, positions_BT = default_rows(cfg, hf_dir)
@@ -143,17 +147,16 @@ def verify(
     tokens_BT = _read_tokens(tokens, cfg)
     positions_BT = np.broadcast_to(np.arange(tokens_BT.shape[1]), tokens_BT.shape)
   shape = (*tokens_BT.shape, cfg.vocab_size)
-  logits_BTV = _logits_array(logits_out, shape)
-  peer = _Peer(hf_dir) if _installed() else None
-  ours = _Ours(cfg, params)
-  rows = []
-  for row in range(shape[0]):
-    inputs = tokens_BT[row : row + 1], positions_BT[row : row + 1]
-    logits_BTV[row] = ours.logits(*inputs, "float32")[0]
-    if peer is not None:
-      rows.append(_compare_row(ours, logits_BTV[row], peer, inputs, max_abs_bar))
-  _finish(logits_BTV, logits_out)
-  report = _report(hf_dir, shape, int(positions_BT.max()), rows, max_abs_bar)
+  with _written(logits_out, shape) as logits_BTV:
+    peer = _Peer(hf_dir) if _installed() else None
+    ours = _Ours(cfg, params)
+    rows = []
+    for row in range(shape[0]):
+      given = tokens_BT[row : row + 1], positions_BT[row : row + 1]
+      logits_BTV[row] = ours.logits(*given, "float32")[0]
+      if peer is not None:
+        rows.append(_compare_row(ours, logits_BTV[row], peer, given, max_abs_bar))
+  report = _report(named, shape, int(positions_BT.max()), rows, max_abs_bar)
   if cfg.sliding_window is not None and cfg.sliding_window >= shape[1]:
     report = dataclasses.replace(report, unseen_window=cfg.sliding_window)
   _check(report, rows, max_abs_bar)
@@ -269,8 +272,9 @@ def _by_position(rows: Compared) -> tuple[tuple[int, int, float, float], ...]:
 def _read_tokens(tokens, cfg: ModelConfig) -> np.ndarray:
   where = "tokens" if isinstance(tokens, np.ndarray) else str(tokens)
   if not isinstance(tokens, np.ndarray):
+    path = inputs.local(tokens, "--tokens")
     try:
-      tokens = np.load(tokens, allow_pickle=False)
+      tokens = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
       raise UserError(f"{where} is no .npy file of token ids ({error})") from None
   if tokens.ndim == 1:
@@ -288,10 +292,19 @@ def _read_tokens(tokens, cfg: ModelConfig) -> np.ndarray:
   return tokens.astype(np.int32)
 
 
-def _logits_array(path, shape: tuple[int, ...]) -> np.ndarray:
-  if path is None:
-    return np.empty(shape, np.float32)
-  path = pathlib.Path(path)
+@contextlib.contextmanager
+def _written(out, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+  """Yields the logits to fill; they are where `out` says (if it does) at the end."""
+  if out is None:
+    yield np.empty(shape, np.float32)
+    return
+  with outputs.place(out, "--logits_out", new=False) as path:
+    logits_BTV = _logits_array(path, shape)
+    yield logits_BTV
+    _finish(logits_BTV, path)
+
+
+def _logits_array(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     return np.lib.format.open_memmap(_unfinished(path), "w+", np.float32, shape)
@@ -299,10 +312,9 @@ def _logits_array(path, shape: tuple[int, ...]) -> np.ndarray:
     raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
 
 
-def _finish(logits_BTV: np.ndarray, path) -> None:
-  if path is not None:
-    logits_BTV.flush()
-    os.replace(_unfinished(pathlib.Path(path)), path)
+def _finish(logits_BTV: np.ndarray, path: pathlib.Path) -> None:
+  logits_BTV.flush()
+  os.replace(_unfinished(path), path)
 
 
 def _unfinished(path: pathlib.Path) -> pathlib.Path:

@@ -20,9 +20,17 @@ from typing import Any
 from msm_jax import progress
 from msm_jax.storage import service
 from msm_jax.storage.service import Changed, NotFound, Unreachable
-from msm_jax.storage.urls import is_remote, join, split
+from msm_jax.storage.urls import is_remote, join, plain, split
 
-__all__ = ["Changed", "NotFound", "Unreachable", "is_remote", "join", "split"]
+__all__ = [
+  "Changed",
+  "NotFound",
+  "Unreachable",
+  "is_remote",
+  "join",
+  "plain",
+  "split",
+]
 
 PART = 16 * 2**20  # bytes of one request; of uploads a multiple of 256 KiB
 NUM_THREADS = 16  # requests at a time

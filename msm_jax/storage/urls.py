@@ -47,6 +47,12 @@ def split(url: str) -> tuple[str, str]:
   return bucket, name
 
 
+def plain(url: str | os.PathLike[str]) -> str:
+  """Returns a URL without slashes at its end."""
+  bucket, name = split(os.fspath(url))
+  return join(f"{SCHEME}{bucket}", name) if name else f"{SCHEME}{bucket}"
+
+
 def join(url: str, *names: str) -> str:
   """Returns the URL of something below another."""
   return "/".join([url.rstrip("/"), *(name.strip("/") for name in names)])

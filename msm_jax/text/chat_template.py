@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msm_jax.errors import UserError
+from msm_jax.storage import inputs
 
 FILE = "chat_template.jinja"
 FOLDER = "additional_chat_templates"
@@ -155,7 +156,7 @@ def read(choice: str) -> str:
   if choice in BUILT_IN:
     folder = importlib.resources.files("msm_jax.text") / "templates"
     return (folder / f"{choice}.jinja").read_text("utf-8")
-  path = pathlib.Path(choice)
+  path = inputs.local(choice, "config.tokenizer.chat_template")
   if path.suffix != ".jinja" or not path.is_file():
     raise UserError(
       f"config.tokenizer.chat_template {choice!r} is not None, one of "
