@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from absl import flags, logging
 from ml_collections import config_flags
 
-from msm_jax import distributed, exits, progress
+from msm_jax import distributed, exits, place, progress
 from msm_jax.errors import UserError
 from msm_jax.training import liveness
 
@@ -357,8 +357,7 @@ def _set_up() -> None:
   logging.set_verbosity(logging.FATAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   if FLAGS.workdir:
-    cache = pathlib.Path(FLAGS.workdir).absolute() / ".xla_cache"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", place.cache_dir(FLAGS.workdir))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
@@ -388,7 +387,8 @@ def main(arguments: list[str]) -> int:
     _set_up()
     distributed.initialize()
     liveness.pulse()  # the others may watch from now on
-    mode()
+    with place.opened(FLAGS.workdir, mode.__name__) as FLAGS.workdir:
+      mode()
 
   return exits.code_of(work, lambda: f"--workdir={FLAGS.workdir}")
 

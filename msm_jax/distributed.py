@@ -23,7 +23,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import NoReturn
 
@@ -41,6 +41,7 @@ DETECT = "MSM_JAX_DISTRIBUTED"
 _TPU_HOSTS, _TPU_SLICES = "TPU_WORKER_HOSTNAMES", "MEGASCALE_NUM_SLICES"
 _IS_WORKER = "MSM_JAX_WORKER"  # see workers.py
 _MAX_BYTES = 4096  # of what a process tells the others
+_AFTER: list[Callable[[], None]] = []  # see `after_together`
 
 
 def initialize(timeout_s: float = 300.0) -> None:
@@ -206,6 +207,21 @@ def together() -> Iterator[None]:
     agree(error)
     raise AssertionError("unreachable") from None
   agree()
+  for work in _AFTER:
+    work()
+
+
+@contextlib.contextmanager
+def after_together(work: Callable[[], None]) -> Iterator[None]:
+  """Within it, all processes do `work` at the end of every block of `together`.
+
+  What process 0 made in the block is on its own disk, and others may have theirs.
+  """
+  _AFTER.append(work)
+  try:
+    yield
+  finally:
+    _AFTER.remove(work)
 
 
 def _wait_for_first(address: str, timeout_s: float) -> None:

@@ -140,6 +140,9 @@ def test_what_was_made_is_seen_in_the_bucket(gcs, tmp_path):
     workdir_lib.claim(tmp_path, before)
 
 
+# The library's threads and coroutines are left with errors of their own.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_bucket_that_refuses_is_told_with_what_it_said(gcs, tmp_path):
   run_dir = mirror(tmp_path)
   params = transformer.init_params(CFG, jax.random.key(0))

@@ -28,9 +28,9 @@ class Transcripts:
     self._found: dict[str, tuple[str, Completion]] = {}
     self._waiting: list[bytes] = []
     self._flushed = time.monotonic()
-    if distributed.is_first():
-      self._repair(identity)
-    distributed.agree()  # nobody reads before that
+    with distributed.together():  # nobody reads before that
+      if distributed.is_first():
+        self._repair(identity)
     lines = path.read_bytes().splitlines()
     for line in lines[1:]:
       self._note(json.loads(line))

@@ -160,7 +160,7 @@ def upload(
   if size <= PART // 2:
     return write_bytes(url, path.read_bytes(), if_generation)
   bucket, name = split(url)
-  about = {"name": name, "crc32c": _crc32c_of(path)}
+  about = {"name": name, "crc32c": crc32c_of(path)}
   about["metadata"] = {_OURS: uuid.uuid4().hex}
   params = {"uploadType": "resumable", **_precondition(if_generation)}
 
@@ -206,7 +206,7 @@ def download_all(
     for is_first in (True, *[False] * (_TRIES - 1)):
       with _unfinished(paths[url]) as temporary:
         _fill(url, entries[url], temporary, pool, shown if is_first else None)
-        if _crc32c_of(temporary) == entries[url].crc32c:
+        if crc32c_of(temporary) == entries[url].crc32c:
           os.replace(temporary, paths[url])
           return
     raise _damaged(url)
@@ -375,7 +375,8 @@ def _crc32c(data: bytes) -> str:
   return base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
 
 
-def _crc32c_of(path: pathlib.Path) -> str:
+def crc32c_of(path: pathlib.Path) -> str:
+  """Returns the checksum of a file as the service writes it."""
   import google_crc32c
 
   checksum = google_crc32c.Checksum()

@@ -110,7 +110,7 @@ class Run:
     """Returns the state to go on from; None only where nothing was ever saved."""
     job, checkpointer = self.job, self.checkpointer
     state = checkpointer.restore(step.state, job.meta)
-    saved = self.goodput.saved_step
+    saved = int(distributed.told_by_first(str(self.goodput.saved_step)))
     if state is not None:
       if int(state.step) < saved:
         progress.say(
