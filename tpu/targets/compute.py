@@ -323,11 +323,11 @@ def _state(groups: list[Any], hosts: int) -> tuple[State, str]:
     return State.ABSENT, "an instance group is missing"
   if any(vms.is_gone(status) for status in statuses):
     return State.PREEMPTED, words
-  num_running = statuses.count("RUNNING")
-  if num_running == hosts * len(groups) and actions == {"NONE"}:
+  if statuses.count("RUNNING") == hosts * len(groups) and actions == {"NONE"}:
     return State.READY, words
   if said and not gcloud_lib.is_passing(said[0]):
     return State.FAILED, str(gcloud_lib.explained(said[0], "the cloud refuses"))
-  if num_running and actions == {"NONE"}:  # some were taken away, and none will come
-    return State.PREEMPTED, f"{num_running} of {hosts * len(groups)} machines are left"
+  if 0 < len(instances) < hosts * len(groups) and actions == {"NONE"}:  # and none comes
+    left = f"{len(instances)} of {hosts * len(groups)} machines are left"
+    return State.PREEMPTED, left
   return State.WAITING, words or "asked for"
