@@ -5,8 +5,9 @@ which compiles nothing: what train state, gradients and the activations that are
 be kept need. A slice that passes may still be too small; `fit` compiles and knows.
 """
 
+import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msm_jax import records, topology
@@ -42,8 +43,9 @@ def check(
   jax.config.update("jax_platforms", "cpu")  # this machine may have an accelerator
   place = pathlib.Path() if "://" in workdir else pathlib.Path(workdir)
   experiment = experiment_lib.parse(dict(config))
-  for case in case_lib.find(experiment, place):
-    _check_mesh(case, machines, experiment.mesh)
+  cases = case_lib.find(experiment, place)
+  _check_mesh(cases, machines, experiment.mesh)
+  for case in cases:
     said = _compiled(case, machines, place)
     if said is None:
       _check_bound(case, machines, experiment.mesh)
@@ -51,18 +53,28 @@ def check(
     say(f"fit: {case.name} on {machines.name}: {said}")
 
 
-def _check_mesh(case: Any, machines: Topology, wanted: Mapping[str, int]) -> None:
+def _check_mesh(
+  cases: Sequence[Any], machines: Topology, wanted: Mapping[str, int]
+) -> None:
+  """Refuses a mesh that some stage cannot be divided over; names one that all can."""
   from msm_jax.fit import search
 
-  mesh, note = search.choose_mesh(case, machines, wanted)
+  notes = {case.name: search.choose_mesh(case, machines, wanted)[1] for case in cases}
+  unsuited = [(name, note) for name, note in notes.items() if note]
+  if not unsuited:
+    return
+  name, note = unsuited[0]
+  sizes = [case.config.batch_size for case in cases]
+  found = topology.mesh_candidates(machines, math.gcd(*sizes), cases[0].cfg.num_heads)
+  mesh = next(found, None)
   if mesh is None:
     raise UserError(
-      f"{machines.name}: {case.name}: {note}: change "
-      f"config.stages.{case.stages[0]}.batch_size or take another --slice"
+      f"{machines.name}: {name}: {note}: no mesh suits stages of "
+      f"{', '.join(map(str, sorted(set(sizes))))} rows a step: change batch_size, or "
+      "take a smaller --slice"
     )
-  if note:
-    added = " ".join(f"--config.mesh.{axis}={size}" for axis, size in mesh.items())
-    raise UserError(f"{case.name}: {note}: add {added}")
+  added = " ".join(f"--config.mesh.{axis}={size}" for axis, size in mesh.items())
+  raise UserError(f"{name}: {note}: add {added}")
 
 
 def _compiled(case: Any, machines: Topology, workdir: pathlib.Path) -> str | None:
