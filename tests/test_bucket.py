@@ -2,9 +2,11 @@
 
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -87,6 +89,23 @@ def test_an_outage_is_waited_out_and_a_long_one_ends_the_work(
   (tmp_path / "f").write_bytes(bytes(700 * KIB))
   with pytest.raises(bucket.Unreachable):
     bucket.upload(tmp_path / "f", "gs://bucket/f")
+
+
+def test_an_interrupt_does_not_wait_for_an_outage(gcs, tmp_path, monkeypatch):
+  monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "100")
+  for i in range(4):
+    gcs.put("bucket", f"d/{i}", bytes(10))
+  # The listing is answered; then nothing is.
+  gcs.faults = fake_gcs.plan([["alt=media", [], "reset"]])
+  main = threading.main_thread().ident
+  threading.Timer(1.0, signal.pthread_kill, [main, signal.SIGINT]).start()
+  started = time.monotonic()
+  with pytest.raises(KeyboardInterrupt):
+    down("gs://bucket/d", tmp_path)
+  assert time.monotonic() - started < 20  # of the 100 that it would be tried again
+  gcs.faults = lambda call, n: ""
+  down("gs://bucket/d", tmp_path)
+  assert len(files_of(tmp_path)) == 4
 
 
 def test_no_more_requests_at_a_time_than_said(gcs, tmp_path):

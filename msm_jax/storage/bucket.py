@@ -351,10 +351,18 @@ def _all(
   try:
     for future in concurrent.futures.as_completed(futures):
       future.result()
+  except KeyboardInterrupt:
+    with service.interrupted():
+      _end(futures)
+    raise
   finally:
-    for future in futures:
-      future.cancel()
-    concurrent.futures.wait(futures)
+    _end(futures)
+
+
+def _end(futures: Sequence[concurrent.futures.Future]) -> None:
+  for future in futures:
+    future.cancel()
+  concurrent.futures.wait(futures)
 
 
 @contextlib.contextmanager

@@ -7,14 +7,16 @@ back-off, while the service is busy or the line breaks, for `MSM_JAX_BUCKET_PATI
 seconds (default 300). Neither gcsfs nor fsspec is imported before a path is remote.
 """
 
+import contextlib
 import functools
 import io
 import json
 import logging
 import os
 import random
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msm_jax import exits, progress
@@ -28,6 +30,9 @@ _CREDENTIALS = (
 # gcsfs asks for the kind of every bucket over gRPC, which needs another permission and
 # waits for minutes where it is not answered; nothing here, nor Orbax, needs to know.
 _KIND_OF_BUCKET = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
+
+
+_interrupted = threading.Event()
 
 
 class NotFound(UserError):
@@ -129,8 +134,19 @@ def ask(
     if delay_s > 5 and not said:
       progress.say(f"{url}: no answer ({status}); trying again")
       said = True
-    time.sleep(delay_s * random.uniform(0.5, 1))
+    if _interrupted.wait(delay_s * random.uniform(0.5, 1)):
+      raise Unreachable(f"{url}: stopped; run again to go on")
     delay_s = min(2 * delay_s, 30)
+
+
+@contextlib.contextmanager
+def interrupted() -> Iterator[None]:
+  """Has no request of any thread wait for another try inside."""
+  _interrupted.set()
+  try:
+    yield
+  finally:
+    _interrupted.clear()
 
 
 def _send(
