@@ -5,6 +5,7 @@ which compiles nothing: what train state, gradients and the activations that are
 be kept need. A slice that passes may still be too small; `fit` compiles and knows.
 """
 
+import json
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from msm_jax import records, topology
 from msm_jax.errors import UserError
+from msm_jax.storage import urls
 from msm_jax.topology import Topology
 from tpu import slices
 
@@ -41,12 +43,12 @@ def check(
   from msm_jax.fit import case as case_lib
 
   jax.config.update("jax_platforms", "cpu")  # this machine may have an accelerator
-  place = pathlib.Path() if "://" in workdir else pathlib.Path(workdir)
+  place = pathlib.Path() if urls.is_remote(workdir) else pathlib.Path(workdir)
   experiment = experiment_lib.parse(dict(config))
-  cases = case_lib.find(experiment, place)
+  cases, kept = case_lib.find(experiment, place), _kept(workdir)
   _check_mesh(cases, machines, experiment.mesh)
   for case in cases:
-    said = _compiled(case, machines, place)
+    said = _compiled(case, machines, kept)
     if said is None:
       _check_bound(case, machines, experiment.mesh)
       said = "nothing speaks against it (a count from below; `launch.py fit` compiles)"
@@ -77,12 +79,25 @@ def _check_mesh(
   raise UserError(f"{name}: {note}: add {added}")
 
 
-def _compiled(case: Any, machines: Topology, workdir: pathlib.Path) -> str | None:
-  """Returns what `fit` found for this very case and slice; None where it did not."""
+def _kept(workdir: str) -> dict[str, Mapping[str, Any]]:
+  """Returns what `fit` kept in a workdir: {name: record}."""
   from msm_jax.fit import report
 
-  for path in sorted((workdir / report.FOLDER).glob("*.json")):
-    found = records.read_json(path)
+  if not urls.is_remote(workdir):
+    paths = sorted((pathlib.Path(workdir) / report.FOLDER).glob("*.json"))
+    return {str(path): records.read_json(path) for path in paths}
+  from msm_jax.storage import bucket
+
+  folder = urls.join(workdir, report.FOLDER)
+  names = [urls.join(folder, name) for name in bucket.ls(folder)]
+  return {name: json.loads(bucket.read_bytes(name)) for name in names}
+
+
+def _compiled(
+  case: Any, machines: Topology, kept: Mapping[str, Mapping[str, Any]]
+) -> str | None:
+  """Returns what `fit` found for this very case and slice; None where it did not."""
+  for name, found in kept.items():
     same = found["identity"] == case.identity()
     where = (found["topology"], found["num_slices"])
     if not same or where != (machines.slice_name, machines.num_slices):
@@ -92,7 +107,7 @@ def _compiled(case: Any, machines: Topology, workdir: pathlib.Path) -> str | Non
     if found["problem"] is None:
       raise UserError(
         f"{machines.name} does not hold {case.name}, as `fit` found on "
-        f"{found['made'][:10]} ({path}): take a larger --slice (launch.py fit "
+        f"{found['made'][:10]} ({name}): take a larger --slice (launch.py fit "
         f"--topology={machines.chip.name} finds the smallest), or --skip_fit"
       )
   return None
