@@ -196,7 +196,7 @@ DOORS = {
   "tensorboardX": ["msm_jax/training/trackers.py"],
   "wandb": ["msm_jax/training/trackers.py"],
   "trackio": ["msm_jax/training/trackers.py"],
-  "ml_collections": ["configs/", "launch.py"],
+  "ml_collections": ["configs/", "launch.py", "tpu/study.py"],
   "pyarrow": ["data_gen/arrow_files.py"],
   "inspect_ai": ["msm_jax/evals/inspect/"],
   "yaml": ["data_gen/importing/dataset_card.py", "data_gen/publishing/card.py"],
@@ -277,7 +277,8 @@ def test_configs_import_only_ml_collections_and_their_shared_parts():
 
 
 def test_each_third_party_has_one_door():
-  files = [p for folder in ("data_gen", "msm_jax", "configs") for p in sources(folder)]
+  folders = ("data_gen", "msm_jax", "configs", "tpu")
+  files = [path for folder in folders for path in sources(folder)]
   for path in [*files, ROOT / "launch.py"]:
     relative = path.relative_to(ROOT).as_posix()
     for name in {imported.split(".")[0] for imported in imports(path)}:
@@ -292,7 +293,55 @@ def test_generation_runs_without_jax():
   subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+# What launching shares with training; the rest of msm_jax needs JAX.
+LAUNCHING = (
+  "errors",
+  "exits",
+  "faults",
+  "fields",
+  "json_text",
+  "progress",
+  "records",
+  "storage",
+  "topology",
+)
+
+
+def test_launching_shares_only_the_ground_with_training():
+  allowed = tuple(f"msm_jax.{name}" for name in LAUNCHING)
+  asks = ROOT / "tpu" / "fitting.py"  # whether a study fits its slice
+  more = ("msm_jax.experiment", "msm_jax.fit")
+  for path in sources("tpu"):
+    for imported in imports(path):
+      if imported.startswith("msm_jax."):
+        places = allowed + (more if path == asks else ())
+        assert imported.startswith(places), f"{path} imports {imported}"
+      assert not imported.startswith("data_gen"), path
+
+
+def test_nothing_imports_launching():
+  for folder in ("msm_jax", "data_gen", "configs"):
+    for path in sources(folder):
+      assert not any(name.split(".")[0] == "tpu" for name in imports(path)), path
+
+
+def test_launching_runs_other_programs_in_few_places():
+  doors = {ROOT / "tpu" / name for name in ("shell.py", "command.py")}
+  for path in sources("tpu"):
+    assert "subprocess" not in imports(path) or path in doors, path
+
+
+def test_launching_needs_no_jax():
+  code = """
+import sys
+import tpu.__main__, tpu.host, tpu.supervisor, tpu.study
+import tpu.targets.compute, tpu.targets.queued
+assert "jax" not in sys.modules
+"""
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_no_file_is_named_after_nothing():
   names = {"utils.py", "common.py", "helpers.py", "misc.py"}
-  files = sources("msm_jax") + sources("data_gen")
+  files = sources("msm_jax") + sources("data_gen") + sources("tpu")
   assert not [path for path in files if path.name in names]
