@@ -83,7 +83,7 @@ def test_every_zone_that_is_offered_is_accepted():
 def test_another_zone_is_refused_unless_people_know_better():
   one, said = slices.parse("v6e-4"), {"zone": "us-east5-d"}
   with pytest.raises(
-    UserError, match="take one of us-east5-a, us-east5-b, us-east5-c;"
+    UserError, match="take one of us-east5-a, us-east5-b, us-east5-c, "
   ):
     slices.check_zone(one, settings.parse(said))
   slices.check_zone(one, settings.parse(said | {"check_zone": False}))
@@ -97,7 +97,7 @@ def test_a_slice_costs_as_much_as_its_chips():
   assert ask(slices.parse("v5e-16"), Provisioning.SPOT, own) is None
   assert ask(slices.parse("tpu7x:2x2x1"), Provisioning.ON_DEMAND, own) is None
   assert ask(slices.parse("h100:8"), Provisioning.SPOT, own) is None
-  assert ask(Cpu(), Provisioning.ON_DEMAND, own) is None
+  assert ask(Cpu(), Provisioning.ON_DEMAND, own) == 0.39
 
 
 def test_prices_of_tpu_toml_go_first_and_one_by_one():
@@ -107,6 +107,10 @@ def test_prices_of_tpu_toml_go_first_and_one_by_one():
   assert ask(slices.parse("v6e-16"), Provisioning.SPOT, own) == 1
   assert ask(slices.parse("v6e-16"), Provisioning.ON_DEMAND, own) == 2.70
   assert ask(slices.parse("h100:8"), Provisioning.SPOT, own) == 2.5
+  cheap = settings.parse({"prices": {"cpu": {"on_demand": 0.1}}})
+  assert slices.dollars_per_hour(Cpu(), Provisioning.ON_DEMAND, cheap) == 0.1
+  other = settings.parse({"compute": {"cpu_machine_type": "e2-standard-4"}})
+  assert slices.dollars_per_hour(Cpu(), Provisioning.ON_DEMAND, other) is None
 
 
 def test_spot_is_never_dearer_than_on_demand():

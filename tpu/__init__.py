@@ -1,9 +1,13 @@
 """From a laptop to many chips and back: `python -m tpu VERB --config=... --slice=...`
 
+given.py       what the command line says; asked.py: the job that it comes to
+study.py       the config of a study; fitting.py: whether it fits the slice
 job.py         what is asked: config, machines, steps
 settings.py    tpu.toml: project, zone, bucket, service account
 slices.py      what a slice is called, where there are any, what it costs
 shell.py       the one door to gcloud, kubectl, ssh, docker, sbatch
+archive.py     the code of a job: what git would commit
+gcloud.py      flags and errors of gcloud; remote.py, on_host.sh: what hosts are told
 targets/       how machines are got and given back, one file per kind of cloud
 templates/     texts that targets fill in
 supervisor.py  looks after a job: creates, starts, recreates, gives up

@@ -157,6 +157,7 @@ GENERATIONS = {
     dollars={"": Price()},
   ),
 }
+_CPU = {"n2-standard-8": 0.39}  # dollars of an hour, in us-central1
 # On hosts of eight, linked by NVLink; fewer share one host.
 GPUS = ("a100", "h100", "h200", "b200", "b300")
 _GPUS_PER_HOST = 8
@@ -281,14 +282,12 @@ def check_zone(slices: Topology, settings: Settings) -> None:
 
 
 def dollars_per_chip_hour(
-  machines: Machines, provisioning: Provisioning, settings: Settings
+  machines: Topology | Gpus, provisioning: Provisioning, settings: Settings
 ) -> float | None:
   """Returns what a chip costs in `settings.zone`; None where that is not known.
 
   What `settings.prices` has goes first, kind by kind.
   """
-  if isinstance(machines, Cpu):
-    return None
   kind = machines.kind if isinstance(machines, Gpus) else machines.chip.name
   own = getattr(settings.prices.get(kind, Price()), provisioning.value)
   if own is not None or isinstance(machines, Gpus):
@@ -302,5 +301,8 @@ def dollars_per_hour(
   machines: Machines, provisioning: Provisioning, settings: Settings
 ) -> float | None:
   """Returns what all chips cost together; hosts are included in Google's prices."""
+  if isinstance(machines, Cpu):
+    own = settings.prices.get("cpu", Price()).on_demand
+    return _CPU.get(settings.compute.cpu_machine_type) if own is None else own
   of_one = dollars_per_chip_hour(machines, provisioning, settings)
   return None if of_one is None else of_one * num_chips(machines)

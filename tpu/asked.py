@@ -1,0 +1,153 @@
+"""What a verb is about: a job and where it goes, checked as far as costs nothing."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from msm_jax.errors import UserError
+from tpu import gcloud, given, remote, slices
+from tpu import settings as settings_lib
+from tpu.archive import Archive, pack
+from tpu.given import FLAGS
+from tpu.job import Cpu, Job
+from tpu.settings import Settings
+from tpu.shell import Shell
+from tpu.targets import Target
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+  """What a verb is about."""
+
+  job: Job
+  target: Target
+  settings: Settings
+  config: dict[str, Any] | None = None  # None: of a job that was submitted before
+
+  @property
+  def board_url(self) -> str:
+    """Returns where hosts leave word."""
+    return remote.board_of(self.settings, self.job.name)
+
+  @property
+  def board(self):
+    """Returns the board itself."""
+    from tpu import board
+
+    return board.open_(self.board_url)
+
+  def each(self) -> list[Job]:
+    """Returns the job as each of its kinds of machines sees it."""
+    return list(dict.fromkeys(self.job.at(step) for step in self.job.steps))
+
+
+def new(say: Callable[[str], None]) -> Asked:
+  """Returns what flags ask for, checked as far as it can be before it costs."""
+  from tpu import study
+
+  config_flag = study.located(given.needed("config"))
+  target_name = given.needed("target")
+  settings, shell = given.settings(), Shell(dry_run=FLAGS.dry_run)
+  name = gcloud.checked_name(FLAGS.name or study.default_name(config_flag))
+  config = study.load(config_flag, given.OVERRIDES)
+  machines = study.machines(config, FLAGS.slice, FLAGS.num_slices)
+  steps = study.steps(FLAGS.cpu_steps)
+  settings.need(target_name, "bucket")
+  archive = pack(shell)
+  job = Job(
+    name=name,
+    config=config_flag,
+    overrides=tuple(given.OVERRIDES),
+    machines=machines,
+    provisioning=given.provisioning(),
+    workdir=FLAGS.workdir or remote.workdir_of(settings, name),
+    code=archive.sha,
+    steps=steps,
+    max_same_failures=FLAGS.max_same_failures,
+  )
+  target = _target(target_name, settings, shell, job, archive)
+  asked = Asked(job=job, target=target, settings=settings, config=config)
+  for here in asked.each():
+    target.check(here)
+  _check_code(archive, config_flag)
+  _check_fit(asked, say)
+  return asked
+
+
+def known(say: Callable[[str], None]) -> Asked:
+  """Returns a job that was submitted before; in a dry run, what flags ask for."""
+  if FLAGS.dry_run:
+    return new(say)
+  from tpu import board as board_lib
+  from tpu import study
+
+  settings = given.settings()
+  name = FLAGS.name
+  if name is None:
+    name = study.default_name(study.located(given.needed("config")))
+  settings.need(f"any --name={name}", "bucket")
+  url = remote.board_of(settings, gcloud.checked_name(name))
+  submission = board_lib.open_(url).submission()
+  if submission is None:
+    raise UserError(
+      f"--name={name}: nothing of that name was submitted at {url}: is `bucket` in "
+      f"{settings.where} the one it was submitted with?"
+    )
+  job = submission.job
+  if submission.settings:
+    then = settings_lib.parse(submission.settings, f"{url}/job.json")
+    settings = dataclasses.replace(then, bucket=settings.bucket)
+  archive = Archive(sha="", data=b"")  # its code went with it
+  target = _target(submission.target, settings, Shell(), job, archive)
+  return Asked(job=job, target=target, settings=settings)
+
+
+def _target(
+  name: str, settings: Settings, shell: Shell, job: Job, archive: Archive
+) -> Target:
+  if name == "compute":
+    from tpu.targets import compute
+
+    return compute.make(settings, shell, job, archive)
+  if name == "queued":
+    from tpu.targets import queued
+
+    return queued.make(settings, shell, job, archive)
+  if name == "gke":
+    from tpu.targets import gke
+
+    return gke.Gke(settings, shell)
+  from tpu.targets import slurm
+
+  return slurm.Slurm(settings, shell)
+
+
+def _check_code(archive: Archive, config: str) -> None:
+  """Refuses a config that machines would not get."""
+  path = config.partition(":")[0]
+  if archive.data and path not in archive.names:
+    raise UserError(
+      f"--config={path} is ignored by git, so that machines do not get it: name it "
+      "otherwise, or change .gitignore"
+    )
+
+
+def _check_fit(asked: Asked, say: Callable[[str], None]) -> None:
+  machines = asked.job.machines
+  if FLAGS.skip_fit or FLAGS.dry_run or not hasattr(machines, "chip"):
+    return
+  from tpu import fitting
+
+  fitting.check(asked.config, machines, asked.job.workdir, say)
+
+
+def terms(asked: Asked) -> dict[str, Any]:
+  """Returns what job.json keeps beside the job: settings, and what an hour costs."""
+  job, own = asked.job, asked.settings
+  found = dataclasses.asdict(own)
+  del found["where"]
+  return {
+    "settings": found,
+    "dollars_per_hour": slices.dollars_per_hour(job.machines, job.provisioning, own),
+    "cpu_dollars_per_hour": slices.dollars_per_hour(Cpu(), job.provisioning, own),
+  }
