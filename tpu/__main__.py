@@ -105,7 +105,7 @@ def logs() -> None:
     for step in reversed(asked.job.steps):
       log = asked.board.log(step.name, host)
       if log is not None:
-        return sys.stdout.buffer.write(log) and None
+        return print(log.decode("utf-8", "replace"), end="")
   last = asked.each()[-1]
   for line in asked.target.logs(last, host, FLAGS.follow):
     print(line, flush=True)

@@ -1,0 +1,129 @@
+"""Verbs one by one: what is left on the board, what is found with a name alone."""
+
+import os
+import shutil
+
+import pytest
+import scripted_gcloud
+import tpu_cases
+
+pytest.importorskip("gcsfs")
+if shutil.which("git") is None:
+  pytest.skip("git is not installed", allow_module_level=True)
+
+import fake_gcs
+
+from tpu import board as board_lib
+
+JOB = ["--config=configs/msm_cheese.py:tiny", "--target=compute", "--slice=v5p-8"]
+JOB += ["--spot", "--skip_fit", "--name=study"]
+UP = {
+  "instance": "zones/z/instances/study-0-abcd",
+  "instanceStatus": "RUNNING",
+  "currentAction": "NONE",
+}
+ABSENT = {
+  "err": "ERROR: (x) - The resource 'projects/p/x/y' was not found",
+  "always": 1,
+}
+ME = ("config get-value account", {"out": "me@lab.org", "always": 1})
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+  """Returns a function that runs a verb: cloud(*words) -> (code, out, err)."""
+  fake = scripted_gcloud.ScriptedGcloud(tmp_path)
+  monkeypatch.chdir(tpu_cases.ROOT)
+  monkeypatch.setenv("PATH", f"{fake.folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+  monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "1")
+
+  def run(*words):
+    return tpu_cases.told(tmp_path, tpu_cases.SETTINGS, words)
+
+  run.fake = fake
+  with fake_gcs.FakeGcs("lab") as gcs, gcs.environment():
+    fake.answer(ME)
+    yield run
+
+
+def answer(cloud, *script):
+  cloud.fake.answer(ME, *script)
+
+
+def test_a_job_is_made_asked_about_stopped_and_deleted_with_no_more_than_its_name(
+  cloud,
+):
+  code, out, err = cloud("create", *JOB)
+  assert code == 0, err
+  assert "study: asked for" in out
+  board = board_lib.open_("gs://lab/msm/jobs/study")
+  kept = board.submission()
+  assert kept.job.name == "study" and kept.dollars_per_hour == 4 * 1.68
+  assert kept.settings["project"] == "my-lab-1" and "where" not in kept.settings
+
+  up = ("list-instances", {"out": [UP], "always": 1})
+  answer(cloud, up)
+  code, out, err = cloud("push", *JOB)
+  assert code == 0 and f"pushed {kept.job.code}" in out, err
+  assert any("ssh study-0-abcd" in line for line in cloud.fake.told())
+
+  code, out, err = cloud("status", "--name=study")
+  assert code == 0, err
+  assert "study: not begun" in out and "in the cloud: ready" in out
+  assert "instance-group study-0" in out
+
+  board.put_log("study", 0, b"step 7\n")
+  answer(cloud, up, ("on_host.sh log", {"out": "step 8"}))
+  assert cloud("logs", "--name=study", "--host=0")[:2] == (0, "step 7\n")
+  code, out, _ = cloud("logs", "--name=study", "--follow")
+  assert code == 0 and out.startswith("step 8")
+
+  answer(cloud, up)
+  code, out, err = cloud("stop", "--name=study")
+  assert code == 0 and board.is_to_stop(), err
+  assert any("on_host.sh stop study" in line for line in cloud.fake.told())
+
+  answer(cloud, ("describe|list-instances", ABSENT))
+  code, out, err = cloud("delete", "--name=study")
+  assert code == 0 and "everything that was made is gone" in out, err
+  assert any("managed delete study-0" in line for line in cloud.fake.told())
+
+
+def test_what_cannot_be_deleted_is_named(cloud):
+  assert cloud("create", *JOB)[0] == 0
+  answer(cloud, ("list-instances", {"out": [UP]}), ("describe", ABSENT))
+  code, _, err = cloud("delete", "--name=study")
+  assert code == 2 and "still there: instance-group study-0: run again" in err
+
+
+def test_a_name_that_was_never_submitted_is_told_with_the_place(cloud):
+  for verb in ("status", "logs", "stop", "delete"):
+    code, _, err = cloud(verb, "--name=nobody")
+    assert code == 2 and "nothing of that name was submitted at gs://lab/msm" in err
+
+
+def test_machines_that_are_not_up_get_no_code(cloud):
+  answer(cloud, ("list-instances|describe", ABSENT))
+  code, _, err = cloud("push", *JOB)
+  assert code == 2 and "machines are not up (absent): `python -m tpu create`" in err
+
+
+def test_nobody_logged_in_is_told_before_anything_is_made(cloud):
+  cloud.fake.answer(("config get-value account", {"out": "(unset)", "always": 1}))
+  code, _, err = cloud("run", *JOB)
+  assert code == 2 and "gcloud auth login" in err
+  assert board_lib.open_("gs://lab/msm/jobs/study").submission() is None
+
+
+def test_a_cloud_that_fails_now_ends_a_verb_with_a_line(cloud):
+  answer(cloud, ("instance-templates create", {"err": "ERROR: HTTPError 503: x"}))
+  code, _, err = cloud("create", *JOB)
+  assert code == 2 and err.count("\n") == 1
+  assert "503" in err and "that may pass: run the same again" in err
+
+
+def test_a_host_that_is_not_there_has_no_log(cloud):
+  assert cloud("create", *JOB)[0] == 0
+  answer(cloud, ("list-instances", {"out": [UP]}))
+  code, _, err = cloud("logs", "--name=study", "--host=3")
+  assert code == 2 and "--host=3: there are 1" in err
