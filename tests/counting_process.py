@@ -2,12 +2,14 @@
 
     python counting_process.py OUT NUM_STEPS STEP_S
 
-Process 0 counts to NUM_STEPS and saves the count every 5 steps in OUT/count; the others
-live as long as it does. OUT/trace gets a line for every start and step. OUT/orders is
-JSON: [{"host", "step", "code" (or minus a signal), "times"}]; when a host obeyed, host
-0 ends with 75 and saves nothing, as one whose peer is lost.
+Process 0 counts to NUM_STEPS and saves the count every 5 steps in OUT/count, with a
+hash over all numbers so far; the others live as long as it does. OUT/trace gets a line
+for every start and step. OUT/orders is JSON: [{"host", "step", "code" (or minus a
+signal), "times"}]; when a host obeyed, host 0 ends with 75 and saves nothing, as one
+whose peer is lost.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -47,7 +49,9 @@ def obey(step: int) -> None:
 def main() -> int:
   stopped = []
   signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
-  step = int(COUNT.read_text()) if COUNT.exists() else 0
+  step, chain = 0, ""
+  if COUNT.exists():
+    step, chain = json.loads(COUNT.read_text())
   note(f"start {step}")
   print(f"counting from {step}", flush=True)
   if HOST:
@@ -57,6 +61,7 @@ def main() -> int:
     while step < STEPS:
       time.sleep(STEP_S)
       step += 1
+      chain = hashlib.sha256(f"{chain}{step}".encode()).hexdigest()
       obey(step)
       if LOST.exists():
         return 75
@@ -64,7 +69,7 @@ def main() -> int:
       note(f"step {step}")
       PULSE.write_text(f"{os.getpid()} {step}")
       if stopped or step % 5 == 0 or step == STEPS:
-        COUNT.with_suffix(".new").write_text(str(step))
+        COUNT.with_suffix(".new").write_text(json.dumps([step, chain]))
         COUNT.with_suffix(".new").replace(COUNT)
       if stopped:
         return 75

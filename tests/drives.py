@@ -133,6 +133,10 @@ class Drive:
     path = self.out / "trace"
     return path.read_text().splitlines() if path.exists() else []
 
+  def count(self) -> int:
+    """Returns how far the command counted and saved."""
+    return json.loads((self.out / "count").read_text())[0]
+
   def starts(self) -> list[int]:
     """Returns from where host 0 began, each time."""
     lines = [line.split() for line in self.trace()]
