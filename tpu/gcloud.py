@@ -30,6 +30,7 @@ _PASSING = re.compile(
   r"|Unable to find the server|Failed to resolve|Network is unreachable"
   rf"|Name or service not known|Temporary failure|{_RATE}"
   r"|resourceNotReady|resourceInUse|is not ready|RemoteDisconnected|EOF occurred"
+  r"|being deleted|is deleting|state DELETING|DELETING state"
 )
 _SSH = re.compile(
   r"exited with return code \[255\]|4003: 'failed to connect|Permission denied \(publi"
@@ -38,7 +39,8 @@ _SSH = re.compile(
 _NOT_FOUND = re.compile(r"was not found|NOT_FOUND|notFound|not found:")
 _NO_SUCH_PLACE = re.compile(r"(projects|zones|regions)/[^/']+'? was not found")
 _TAKEN = re.compile(r"already exists|ALREADY_EXISTS|alreadyExists")
-_DELETING = re.compile(r"being deleted|is deleting|state DELETING|DELETING state")
+# What our own scripts on machines say where a person has to do something.
+_HOSTS_WORDS = re.compile(r"^error: (setup|on_host)\.sh: .*", re.MULTILINE)
 
 # What a person can fix: (words of the cloud, what it means and the way out).
 _WAYS_OUT = (
@@ -100,6 +102,10 @@ _WAYS_OUT = (
     "there is no such project (its ID is needed, not its name)",
   ),
   (
+    r"components install|command group installed|alpha component",
+    "this gcloud lacks a part: gcloud components install alpha",
+  ),
+  (
     r"unrecognized arguments|Invalid choice|invalid choice",
     "this gcloud is too old: gcloud components update",
   ),
@@ -143,11 +149,8 @@ def explained(said: str, doing: str) -> UserError:
     said: stderr of gcloud.
     doing: what was done, for people.
   """
-  if _DELETING.search(said):
-    way_out = "something of that name is being deleted: run again in a minute"
-  else:
-    found = (way for pattern, way in _WAYS_OUT if re.search(pattern, said))
-    way_out = next(found, "that is all that gcloud says")
+  found = (way for pattern, way in _WAYS_OUT if re.search(pattern, said))
+  way_out = next(found, "that is all that gcloud says")
   return UserError(f"{doing}: {way_out} ({words(said)})")
 
 
@@ -196,6 +199,22 @@ class Gcloud:
       if absent_ok and is_absent(error.said):
         return ""
       raise _sorted_out(error, doing) from None
+
+  def on_host(self, doing: str, *argv: str) -> None:
+    """Runs a command that types a line on machines.
+
+    What fails there may have failed because the machine is being taken away, so that
+    all but clear words of refusal stays `Failed`.
+    """
+    try:
+      self.shell.do(["gcloud", *argv, "--quiet"])
+    except Failed as error:
+      told = _HOSTS_WORDS.search(error.said)
+      if told is not None:
+        raise UserError(f"{doing}: {told[0].removeprefix('error: ')}") from None
+      if _refuses(error.said):
+        raise explained(error.said, doing) from None
+      raise
 
   def ask(self, doing: str, *argv: str, absent: Any = None) -> Any:
     """Returns what a command printed as JSON; `absent` where it asks for nothing."""

@@ -224,7 +224,9 @@ class Queued:
 
   def _on_nodes(self, doing: str, job: Job, node: str, line: str) -> None:
     argv = self._ssh(job, node, "all", line, "--batch-size=all")
-    vms.patiently(lambda: self._gcloud.do(doing, *argv), doing, self.vms.patience_s)
+    vms.patiently(
+      lambda: self._gcloud.on_host(doing, *argv), doing, self.vms.patience_s
+    )
 
   def _ssh(
     self, job: Job, node: str, worker: str, line: str, *more: str

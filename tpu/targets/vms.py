@@ -79,7 +79,7 @@ def patiently(connect: Callable[[], Any], what: str, patience_s: float) -> None:
   """Connects again while a machine may still boot.
 
   Raises:
-    UserError: it did not answer within `patience_s` seconds.
+    Failed: it did not answer within `patience_s` seconds; it may be gone.
   """
   deadline = time.monotonic() + patience_s
   while True:
@@ -90,12 +90,16 @@ def patiently(connect: Callable[[], Any], what: str, patience_s: float) -> None:
       if not gcloud_lib.is_ssh(error.said):
         raise
       if time.monotonic() > deadline:
-        raise UserError(
-          f"{what}: no ssh within {patience_s:.0f} s: does a firewall rule let port 22 "
-          "in (from 35.235.240.0/20 with tunnel_through_iap), and may you log in "
-          f"(roles/compute.osLogin)? ({gcloud_lib.words(error.said)})"
-        ) from None
+        raise Failed(error.argv[:4], error.code, _no_ssh(what, error)) from None
     time.sleep(min(10.0, patience_s / 10))
+
+
+def _no_ssh(what: str, error: Failed) -> str:
+  return (
+    f"{what}: no ssh: does a firewall rule let port 22 in (from 35.235.240.0/20 with "
+    "tunnel_through_iap), and may you log in (roles/compute.osLogin)? "
+    f"({gcloud_lib.words(error.said)})"
+  )
 
 
 def upload(
@@ -126,7 +130,7 @@ class Vms:
 
   gcloud: Gcloud
   remote: Remote
-  patience_s: float = 300.0
+  patience_s: float = 120.0
 
   @property
   def settings(self) -> Settings:
@@ -145,7 +149,8 @@ class Vms:
 
   def _type(self, doing: str, name: str, line: str) -> None:
     argv = (*self._ssh(name), f"--command={line}")
-    patiently(lambda: self.gcloud.do(doing, *argv), f"{doing}: {name}", self.patience_s)
+    what = f"{doing}: {name}"
+    patiently(lambda: self.gcloud.on_host(what, *argv), what, self.patience_s)
 
   def lines(self, name: str, line: str) -> Iterator[str]:
     """Yields what a line prints on a machine."""
