@@ -18,6 +18,13 @@ CONFIGS = sorted(
   if path.name != "__init__.py"
 )
 
+# Target -> how machines are asked for, of a slice that is one host.
+MADE = {
+  "compute": r"instance-groups managed create \S+-0 .* --size=1 ",
+  "queued": r"queued-resources create .* --accelerator-type=v(6e|5p)-8 ",
+  "gke": r"kubectl .* create --filename=-",
+}
+
 
 @pytest.fixture(autouse=True)
 def _no_tools(monkeypatch):
@@ -72,12 +79,15 @@ def test_every_study_can_be_tried_offline(config, argument, tmp_path):
   except UserError as error:
     assert argument and "tiny" in str(error), error  # this one is tiny as it is
     return
-  words = ["run", f"--config={flag}", "--dry_run", "--target=compute"]
+  words = ["run", f"--config={flag}", "--dry_run"]
   if not str((plain.get("hardware") or {}).get("slice")).startswith("v5p"):
     words += ["--slice=v6e-8", "--spot"]
-  printed = tpu_cases.render(tmp_path, tpu_cases.SETTINGS, words)
-  assert f"--config={flag} " in printed
-  assert re.search(r"instance-groups managed create \S+-0 .* --size=1 ", printed)
+  settings = tpu_cases.SETTINGS + '[gke]\ncluster = "pods"\n'
+  settings = 'image = "lab/msm:1"\n' + settings
+  for target, made in MADE.items():
+    printed = tpu_cases.render(tmp_path, settings, [*words, f"--target={target}"])
+    assert f"--config={flag} " in printed
+    assert re.search(made, printed)
 
 
 GOOD = tpu_cases.SETTINGS

@@ -151,6 +151,10 @@ def _dry_run(asked: Asked) -> None:
   """Prints what a run does when nothing goes wrong, as a script."""
   job, target = asked.job, asked.target
   _say(f"# job.json, signs of life and logs: {asked.board_url}")
+  if target.restarts_itself:
+    target.create(job)
+    _say("# ... until all steps are done: the cloud starts them, and hosts again")
+    return None if FLAGS.keep else target.delete(job)
   there: list[Job] = []
   for number, step in enumerate(job.steps):
     here = job.at(step)
@@ -168,6 +172,7 @@ def _dry_run(asked: Asked) -> None:
       there.remove(used)
       if later or not FLAGS.keep:
         target.delete(used)
+  return None
 
 
 def _submit(asked: Asked) -> None:

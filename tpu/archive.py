@@ -68,7 +68,7 @@ def pack(shell: Shell, root: pathlib.Path = ROOT) -> Archive:
         )
   data = tar.getvalue()
   sha = hashlib.sha256(data).hexdigest()[:12]
-  packed = gzip.compress(data, compresslevel=6, mtime=0)
+  packed = gzip.compress(data, compresslevel=2, mtime=0)
   return Archive(sha=sha, data=packed, names=frozenset(names))
 
 

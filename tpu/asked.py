@@ -37,7 +37,12 @@ class Asked:
     return board.open_(self.board_url)
 
   def each(self) -> list[Job]:
-    """Returns the job as each of its kinds of machines sees it."""
+    """Returns the job as each of its kinds of machines sees it.
+
+    Where the cloud starts steps by itself, it is given the whole job at once.
+    """
+    if self.target.restarts_itself:
+      return [self.job]
     return list(dict.fromkeys(self.job.at(step) for step in self.job.steps))
 
 

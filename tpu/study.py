@@ -61,7 +61,7 @@ def load(config: str, overrides: Sequence[str]) -> dict[str, Any]:
     if not is_set:
       raise UserError(f"{override} has no value: write {override}=VALUE")
     _check_path(plain, path)
-  return _parsed(config, overrides)
+  return _parsed(config, overrides) if overrides else plain
 
 
 def _parsed(config: str, overrides: Sequence[str]) -> dict[str, Any]:
