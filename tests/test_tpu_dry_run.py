@@ -85,6 +85,8 @@ def test_every_study_can_be_tried_offline(config, argument, tmp_path):
   settings = tpu_cases.SETTINGS + '[gke]\ncluster = "pods"\n'
   settings = 'image = "lab/msm:1"\n' + settings
   for target, made in MADE.items():
+    if target != "compute" and not argument:
+      continue  # what differs is the target, not the study
     printed = tpu_cases.render(tmp_path, settings, [*words, f"--target={target}"])
     assert f"--config={flag} " in printed
     assert re.search(made, printed)
