@@ -246,7 +246,7 @@ def _start(cluster, name: str, pod: dict[str, Any], container: dict[str, Any]) -
       ["sh", "-c", '"$@" &', "sh", *runner],
       check=True,
       cwd=cluster["image"],
-      env=os.environ | given | own,
+      env=cluster["environment"] | given | own,
       stdin=subprocess.DEVNULL,
       stdout=log,
       stderr=log,
@@ -372,6 +372,7 @@ def _remove_pods(cluster: dict[str, Any], jobset: dict[str, Any]) -> None:
 
 def add(cluster: dict[str, Any], manifest: dict[str, Any]) -> None:
   """Adds a JobSet."""
+  cluster["environment"] = dict(os.environ)  # stands for that of the image
   name = manifest["metadata"]["name"]
   manifest["metadata"]["uid"] = uuid.uuid4().hex
   status = {"conditions": [], "restarts": 0, "restartsCountTowardsMax": 0}

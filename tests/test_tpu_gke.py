@@ -151,7 +151,8 @@ def test_a_job_loses_a_node_is_stopped_goes_on_ends_and_is_deleted(on_gke):
 
   drive.target.stop(drive.job)
   stopped = drive.target.find(drive.job)
-  assert stopped.state is State.WAITING and stopped.says.startswith("stopped")
+  assert stopped.state is State.ABSENT and stopped.says == "stopped"
+  assert stopped.resources == ("jobset cheese",)
   assert not fake_cluster.running(drive.root)
   saved = int((drive.out / "run" / "count").read_text())
   assert saved >= drive.starts()[-1]  # SIGTERM reached the command, which saved
@@ -214,7 +215,8 @@ def test_a_queue_says_what_a_job_waits_for_and_is_told_of_a_stop(on_gke):
     cluster["workloads"]["cheese"]["admitted"] = True
   assert len(drive.target.find(drive.job).resources) == 2
   drive.target.stop(drive.job)
-  assert drive.target.find(drive.job).resources == ("jobset cheese",)
+  found = drive.target.find(drive.job)
+  assert found.state is State.ABSENT and found.resources == ("jobset cheese",)
   drive.target.create(drive.job)
   assert len(drive.target.find(drive.job).resources) == 2
 

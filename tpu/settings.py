@@ -93,10 +93,12 @@ class Slurm:
     login: HOST or USER@HOST with sbatch; None: this machine has it.
     directory: on the file system that all nodes share: code and environment.
     partition, account, qos, constraint: of sbatch; None: left out.
-    gres: generic resource that counts GPUs.
+    gres: generic resource that counts GPUs: with a type (gpu:hopper) as it is, without
+      one with ours (gpu:h100), unless `constraint` says which they are.
     time_limit: of a job, as sbatch takes it (12:00:00); None: the partition's.
     cpu_partition: of steps that need no GPU; None: `partition`.
     setup: lines for every node before ours, such as `module load cuda`.
+    options: more of sbatch, a line each (--mem=400G).
   """
 
   login: str | None = None
@@ -109,6 +111,7 @@ class Slurm:
   time_limit: str | None = None
   cpu_partition: str | None = None
   setup: str = ""
+  options: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,8 @@ class Gke:
       says = f"{ended['type'].lower()}: {ended.get('message', '')}"
       says += pods_lib.last_exit(pods)
       return Found(state=state, says=says, resources=resources)
+    if self._is_stopped(there):  # `create` lets it go on
+      return Found(state=State.ABSENT, says="stopped", resources=resources)
     hosts = self._hosts(job, pods)
     if hosts:
       return Found(state=State.READY, hosts=hosts, resources=resources)
@@ -178,8 +180,6 @@ class Gke:
     """Returns what the job waits for, in the cluster's own words."""
     if there["spec"].get("suspend"):
       queue = self.settings.gke.queue
-      if not queue:
-        return "stopped: python -m tpu run lets it go on"
       told = pods_lib.condition(self._workload(there) or {}, "QuotaReserved", "False")
       return f"in queue {queue}: {told.get('message', 'no word of Kueue yet')}"
     pending = [pod for pod in pods if pod["status"].get("phase") == "Pending"]
@@ -207,6 +207,15 @@ class Gke:
       if uid in (each["uid"] for each in found["metadata"].get("ownerReferences", [])):
         return found
     return None
+
+  def _is_stopped(self, there: dict[str, Any]) -> bool:
+    """Returns whether `stop` suspended a JobSet; Kueue suspends what has to wait."""
+    if not there["spec"].get("suspend"):
+      return False
+    if not self.settings.gke.queue:
+      return True
+    workload = self._workload(there) or {"spec": {}}  # Kueue has not seen it yet
+    return not workload["spec"].get("active", True)
 
   def _suspend(self, job: Job, there: dict[str, Any], suspend: bool) -> None:
     """Stops or lets go on; Kueue, which does that too, must be told instead."""

@@ -29,6 +29,7 @@ from msm_jax.errors import UserError
 from msm_jax.topology import Topology
 from tpu import rendering, slices
 from tpu.job import Gpus, Job, Provisioning, Step
+from tpu.remote import board_of
 from tpu.settings import Settings
 
 MAX_RESTARTS = 20
@@ -259,13 +260,8 @@ def _script(job: Job, step: Step, settings: Settings) -> str:
   lines = [f"host=$(({number}))"]
   if isinstance(machines, Gpus) and machines.num_hosts > 1:
     lines.append("export JAX_PROCESS_ID=$host")
-  agent = f"exec python -m tpu.host --board={shlex.quote(board_url(job, settings))}"
+  agent = f"exec python -m tpu.host --board={shlex.quote(board_of(settings, job.name))}"
   options = f"--step={step.name} --num_hosts={num_hosts(job, step)} --host=$host"
   lines += [f"{agent} \\", f"  {options} -- \\", f"  {shlex.join(job.command(step))}"]
   # Kubernetes fills in $(NAME), and makes $ of $$, before the shell sees it.
   return re.sub(r"\$(?=[$(])", "$$", "\n".join(lines))
-
-
-def board_url(job: Job, settings: Settings) -> str:
-  """Returns where the board of a job is."""
-  return f"{settings.bucket.rstrip('/')}/jobs/{job.name}"
