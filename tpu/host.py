@@ -29,6 +29,8 @@ from tpu.timing import Timing
 
 _CODES = {"finished": 0, "gave_up": exits.USER, "stopped": exits.STOPPED}
 _STATE = ".msm_tpu"  # in the home directory
+# Or here: where nodes share home directories (Slurm), hosts must not share their state.
+STATE = "MSM_TPU_STATE"
 
 
 class Agent:
@@ -287,7 +289,7 @@ def main(arguments: Sequence[str]) -> int:
     raise UserError(f"--host={asked.host} must be below --num_hosts={asked.num_hosts}")
   environment = dict(os.environ)  # before the board changes ours
   name = re.sub(r"[^\w.-]+", "_", asked.board)
-  state = pathlib.Path.home() / _STATE / name
+  state = pathlib.Path(os.environ.get(STATE) or pathlib.Path.home() / _STATE) / name
   patience_s = Timing().grace_s
   with host_lock.held(state / "agent.lock", asked.step, patience_s) as other:
     if other is not None:
