@@ -29,7 +29,6 @@ class Local:
   """
 
   name = "local"
-  restarts_itself = False
 
   def __init__(
     self, root: pathlib.Path, board: Board, command: Sequence[str] | None = None
@@ -37,6 +36,7 @@ class Local:
     self.root, self._board, self._command = root, board, command
     root.mkdir(parents=True, exist_ok=True)
     self.calls: list[str] = []
+    self.restarts_itself = False
 
   def check(self, job: Job) -> None:
     """Refuses nothing."""
@@ -51,6 +51,9 @@ class Local:
       raise Failed(["create"], 1, "half of it was made")
     if not (self._group(job) / names[-1]).exists():
       fake_hosts.make(self._group(job), names)
+    if self.restarts_itself:
+      self.push(job, tuple(names))
+      self.start(job, job.steps[0], tuple(names))
 
   def find(self, job: Job) -> Found:
     """Returns what there is."""

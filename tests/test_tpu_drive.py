@@ -277,6 +277,19 @@ def test_machines_that_cannot_be_deleted_are_named(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_cloud_that_starts_hosts_itself_is_not_meddled_with(tmp_path):
+  orders = [{"host": 1, "step": 8, "code": 2, "times": 1, "says": "error: mend it"}]
+  drive = Drive(tmp_path, orders=orders)
+  drive.target.restarts_itself = True
+  with pytest.raises(UserError, match="error: mend it"):
+    drive.look_after()
+  drive.look_after()
+  assert drive.record().phase == "finished" and not drive.left()
+  calls = [name for name in drive.target.calls if name != "find"]
+  assert calls == ["create", "push", "start", "delete"] * 2
+
+
+@pytest.mark.slow
 def test_detached_a_supervisor_returns_when_all_hosts_work(tmp_path):
   drive = Drive(tmp_path, step_s=0.1)
   drive.look_after(detach=True)

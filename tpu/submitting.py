@@ -33,7 +33,10 @@ def submit(
         f"note: {known.job.name} goes on with the code that was submitted; `python -m "
         "tpu stop` it and run again to use this one"
       )
-    return known
+    # Prices, settings and patience are those of whoever looks after it now.
+    goes_on = dataclasses.replace(submission, job=known.job, time=known.time)
+    board.submit(goes_on)
+    return goes_on
   _begin_again(known, submission, board)
   return submission
 
@@ -46,7 +49,8 @@ def _is_under_way(known: Submission, target: Target, board: Board) -> bool:
       for record in records
     )
   if all(record is None for record in records):  # asked for, perhaps in vain
-    first = known.job.at(known.job.steps[0])
+    whole, first = known.job, known.job.at(known.job.steps[0])
+    first = whole if target.restarts_itself else first
     return target.find(first).state not in (State.ABSENT, State.FAILED)
   return any(record is None for record in records)
 

@@ -158,21 +158,33 @@ class _Supervisor:
       case State.PREEMPTED:
         self._taken += 1
         self._replace(found.state.value, self._taken)
-      case State.FAILED:
+      case State.FAILED if not self._is_over(step):
         self._give_up(f"{self._target.name}: {found.says or 'the machines failed'}")
+
+  def _is_over(self, step: Step) -> bool:
+    """Returns whether hosts ended the step meanwhile; their word is better."""
+    record = self._board.attempt(step.name)
+    return record is not None and record.is_over
 
   def _begin_step(self, step: Step) -> None:
     """Turns to a step; machines of earlier steps that no later one uses go."""
     number = self._job.steps.index(step)
-    later = [self._job.at(each) for each in self._job.steps[number:]]
+    later = [self._machines_of(each) for each in self._job.steps[number:]]
     for earlier in self._job.steps[:number]:
-      if (used := self._job.at(earlier)) not in later:
+      if (used := self._machines_of(earlier)) not in later:
         self._deed("delete", lambda used=used: self._target.delete(used))
         self._note_gone(earlier, "its steps are done")
-    self._step, self._at_step = step, self._job.at(step)
-    num_hosts = self._at_step.machines.num_hosts
-    self._pulse = pulse.Pulse(num_hosts, self._timing.look_s + _ASLEEP_S)
+    self._step, self._at_step = step, self._machines_of(step)
+    self._num_hosts = self._job.at(step).machines.num_hosts
+    self._pulse = pulse.Pulse(self._num_hosts, self._timing.look_s + _ASLEEP_S)
     self._starts, self._patient_until = 0, float("-inf")
+
+  def _machines_of(self, step: Step) -> Job:
+    """Returns the job as the target is asked about a step.
+
+    A cloud that restarts hosts itself has the whole job, and turns to the next step.
+    """
+    return self._job if self._target.restarts_itself else self._job.at(step)
 
   def _first_to_do(self) -> Step | None:
     """Returns the first step that is not finished."""
@@ -205,7 +217,7 @@ class _Supervisor:
           self._say("deed", "all hosts work; nobody looks after them from here on")
           raise _Over
       return None
-    if time.monotonic() < self._patient_until:
+    if self._target.restarts_itself or time.monotonic() < self._patient_until:
       return None
     if self._starts >= _MOST_STARTS:
       return self._replace_broken(silent)
@@ -238,7 +250,7 @@ class _Supervisor:
     self._starts = 0
 
   def _beats(self) -> list[Beat | None]:
-    hosts = range(self._at_step.machines.num_hosts)
+    hosts = range(self._num_hosts)
     return [self._board.beat(self._step.name, host) for host in hosts]
 
   def _lives(self, seen: pulse.Seen) -> bool:
@@ -302,7 +314,7 @@ class _Supervisor:
     """Deletes the machines; returns what is left, as a phrase, '' for nothing."""
     if self._keep:
       return ""
-    steps = {self._job.at(step): step for step in self._job.steps}
+    steps = {self._machines_of(step): step for step in self._job.steps}
     for tries in range(1, _MOST_TRIES + 1):
       left = [name for step in steps.values() for name in self._let_go(step)]
       if not left:
@@ -312,7 +324,8 @@ class _Supervisor:
 
   def _let_go(self, step: Step) -> tuple[str, ...]:
     """Deletes the machines of a step; returns what of them is left."""
-    job, at_fault = self._job.at(step), (Failed, Unreachable, OSError, UserError)
+    job = self._machines_of(step)
+    at_fault = (Failed, Unreachable, OSError, UserError)
     try:
       self._target.delete(job)
     except at_fault as error:
