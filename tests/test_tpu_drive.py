@@ -116,10 +116,15 @@ def test_the_command_runs_on_while_the_board_is_away(tmp_path):
   assert "the board is away, the command runs on" in drive.log(1)
 
 
-def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_run_again(tmp_path):
+@pytest.mark.parametrize("told", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_run_again(tmp_path, told):
   with Drive(tmp_path, step_s=0.05) as drive:
     drive.wait_for_step(6)
     drive.board.ask_to_stop()
+    if told:  # as `python -m tpu stop` does, for hosts that look at the board seldom
+      for host in range(2):
+        for agent in agents(drive.target.machine(drive.job, host)):
+          os.kill(agent, signal.SIGTERM)
     drive.wait_for(lambda: drive.error is not None)
   assert isinstance(drive.error, Stopped) and "run the same command" in str(drive.error)
   assert drive.record().phase == "stopped"

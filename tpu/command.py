@@ -61,9 +61,12 @@ class Command:
 
   def signal(self, number: int) -> None:
     """Signals the group, if there is one."""
-    if self.is_running:
-      with contextlib.suppress(ProcessLookupError):
-        os.killpg(self._process.pid, number)
+    if not self.is_running:
+      return
+    if number == signal.SIGTERM:
+      self._ending_at = self._ending_at or time.monotonic()
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self._process.pid, number)
 
   def end(self, grace_s: float) -> bool:
     """Ends it: SIGTERM at the first call, SIGKILL `grace_s` later.
@@ -73,7 +76,6 @@ class Command:
     """
     if self.is_running:
       if self._ending_at is None:
-        self._ending_at = time.monotonic()
         self.signal(signal.SIGTERM)
       if time.monotonic() - self._ending_at < grace_s:
         return False

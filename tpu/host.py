@@ -108,7 +108,7 @@ class Agent:
   def _look(self) -> int | None:
     """Does what is to be done now; returns the exit code when all is."""
     self._notice_end()
-    if self._leaving:
+    if self._leaving and not self._is_asked_to_stop():
       return self._left()
     if self._leader is None:
       self._read_submission()
@@ -131,6 +131,12 @@ class Agent:
     self._said = self._command.last_words() if self._code else ""
     self._phase = "ended"
     self._log.note(f"attempt {self._attempt}: the command ended with {self._code}")
+
+  def _is_asked_to_stop(self) -> bool:
+    """Returns whether SIGTERM came because all hosts are to stop."""
+    with contextlib.suppress(Unreachable, UserError):
+      return self._board.is_to_stop()
+    return False
 
   def _left(self) -> int | None:
     """Ends with the machine."""
