@@ -27,7 +27,7 @@ MIRROR, _DEFAULT = "MSM_JAX_MIRROR", "~/.cache/msm-jax/mirrors"
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
 _WRITERS = ("run", "generate", "prepare", "train", "evaluate", "report")
 _LOOKS = ("plan", "report", "show")  # modes that compile nothing
-_WITHOUT = ("verify", "doctor")  # need nothing that lies there
+_WITHOUT = ("verify", "doctor")  # look at the address alone, if at all
 _PAGE = "report/index.html"
 
 
@@ -58,26 +58,32 @@ def opened(workdir: str | None, mode: str) -> Iterator[str | None]:
     UserError: another run works there, no access, no such bucket.
     Stopped: the bucket does not answer, or another run took the place of this one.
   """
-  if workdir is None or not urls.is_remote(workdir):
+  if workdir is None or mode in _WITHOUT or not urls.is_remote(workdir):
     yield workdir
     return
   number = distributed.process_index()
   root = local(workdir, number)
-  if mode in _WITHOUT or workers.is_worker():  # the process that began it pushes
+  if workers.is_worker():  # the process that began it pushes
     yield str(root)
     return
   url = _plain(workdir)
-  try:
-    _use_cache_of(root, local(workdir))
-    with _at(url, root, mode):
-      yield str(root)
-  except (UserError, Stopped) as error:
-    kind = UserError if isinstance(error, UserError) else Stopped
-    told = kind(str(error).replace(str(root), url))
-    told.__cause__ = error.__cause__
-    raise told from None
+  _use_cache_of(root, local(workdir))
+  with _at(url, root, mode), _by_address(url, root):
+    yield str(root)
   if mode in ("run", "report") and not number and (root / _PAGE).exists():
     print(f"report: {urls.join(url, _PAGE)}")
+
+
+@contextlib.contextmanager
+def _by_address(url: str, root: pathlib.Path) -> Iterator[None]:
+  """Has errors of its block name files as they are called in the bucket: there is where
+  they are mended, or deleted to be made again.
+  """
+  try:
+    yield
+  except (UserError, Stopped) as error:
+    kind = UserError if isinstance(error, UserError) else Stopped
+    raise kind(str(error).replace(str(root), url)) from error
 
 
 def cache_dir(workdir: str) -> str:
@@ -111,11 +117,12 @@ def _at(url: str, root: pathlib.Path, mode: str) -> Iterator[None]:
     _look(url, root, mode)
     yield
     return
-  with distributed.together():
-    if not distributed.is_first():
-      session.follow()
-  with session.ending(), distributed.after_together(session.share):
-    yield
+  with session.ending():
+    with distributed.together():
+      if not distributed.is_first():
+        session.follow()
+    with distributed.after_together(session.share):
+      yield
 
 
 def _look(url: str, root: pathlib.Path, mode: str) -> None:
@@ -215,15 +222,17 @@ class _Session:
     if self._pusher is None:
       return
     with self._files:
+      is_pushed = False
       try:
         if not self._heart.lost:
           self._pusher.close()
+          is_pushed = True
       except (UserError, Stopped) as failure:
         if error is None:
           raise
         progress.say(f"WARNING: {failure}")
       finally:
-        self._heart.end()
+        self._heart.end(gives_back=is_pushed)
     if self._heart.lost:
       raise Stopped(
         f"{self._url}: another run took the place of this one, which was not heard of "

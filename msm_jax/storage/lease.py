@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msm_jax import progress
-from msm_jax.errors import UserError
+from msm_jax.errors import Stopped, UserError
 from msm_jax.storage import bucket
 
 LIFETIME = "MSM_JAX_LEASE_S"
@@ -169,12 +169,15 @@ class Heart(threading.Thread):
       except Exception:  # no answer for now: beat again
         continue
 
-  def end(self) -> None:
-    """Lets it stop, and gives the lease back if it is still ours."""
+  def end(self, *, gives_back: bool = True) -> None:
+    """Lets it stop, and gives the lease back if it is still ours; else, and where the
+    bucket does not answer, it ends with its lifetime.
+    """
     self._ended.set()
-    self.join(timeout=lifetime_s())
-    if not self.lost and not self.is_alive():
-      self._lease.give_back()
+    self.join(timeout=lifetime_s() if gives_back else 0.0)
+    if gives_back and not self.lost and not self.is_alive():
+      with contextlib.suppress(UserError, Stopped):
+        self._lease.give_back()
 
 
 def _machine() -> list[str]:
