@@ -96,6 +96,19 @@ def test_what_cannot_be_deleted_is_named(cloud):
   assert code == 2 and "still there: instance-group study-0: run again" in err
 
 
+def test_status_is_told_without_the_cloud_and_asks_for_the_step_that_runs(cloud):
+  assert cloud("create", *JOB, "--cpu_steps=generate")[0] == 0
+  cloud.fake.answer((".", {"err": "ERROR: Network is unreachable", "always": 1}))
+  code, out, _ = cloud("status", "--name=study")
+  assert code == 0 and "the cloud was not asked" in out and "generate: not begun" in out
+  answer(cloud, ("instances describe study-cpu", {"out": {"status": "RUNNING"}}))
+  assert "in the cloud: ready: RUNNING" in cloud("status", "--name=study")[1]
+  board = board_lib.open_("gs://lab/msm/jobs/study")
+  board.put_attempt("generate", board_lib.Attempt(phase="finished"))
+  answer(cloud, ("list-instances|describe", ABSENT))
+  assert "in the cloud: absent: no instance group" in cloud("status", "--name=study")[1]
+
+
 def test_a_name_that_was_never_submitted_is_told_with_the_place(cloud):
   for verb in ("status", "logs", "stop", "delete"):
     code, _, err = cloud(verb, "--name=nobody")

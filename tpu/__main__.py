@@ -87,12 +87,12 @@ def status() -> None:
   from tpu import status as status_lib
 
   asked = asked_lib.known(_say)
-  found = None
+  here, found = asked.now(), None
   try:
-    asked.target.check(asked.job)
-    found = asked.target.find(asked.each()[-1])
-  except UserError as error:
-    _say(f"the cloud was not asked: {error}")
+    asked.target.check(here)
+    found = asked.target.find(here)
+  except (Failed, UserError) as error:
+    _say(f"the cloud was not asked: {exits.one_line(error)}")
   for line in status_lib.lines(asked.board, found):
     print(line)
 
@@ -106,8 +106,7 @@ def logs() -> None:
       log = asked.board.log(step.name, host)
       if log is not None:
         return print(log.decode("utf-8", "replace"), end="")
-  last = asked.each()[-1]
-  for line in asked.target.logs(last, host, FLAGS.follow):
+  for line in asked.target.logs(asked.now(), host, FLAGS.follow):
     print(line, flush=True)
   return None
 

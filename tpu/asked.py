@@ -45,6 +45,16 @@ class Asked:
       return [self.job]
     return list(dict.fromkeys(self.job.at(step) for step in self.job.steps))
 
+  def now(self) -> Job:
+    """Returns the job as the machines of its first unfinished step see it."""
+    if self.target.restarts_itself:
+      return self.job
+    for step in self.job.steps:
+      record = self.board.attempt(step.name)
+      if record is None or record.phase != "finished":
+        return self.job.at(step)
+    return self.job.at(self.job.steps[-1])
+
 
 def new(say: Callable[[str], None]) -> Asked:
   """Returns what flags ask for, checked as far as it can be before it costs."""
@@ -124,7 +134,7 @@ def _target(
     return gke.Gke(settings, shell)
   from tpu.targets import slurm
 
-  return slurm.Slurm(settings, shell)
+  return slurm.Slurm(settings, shell, archive)
 
 
 def _check_code(archive: Archive, config: str) -> None:
