@@ -27,7 +27,6 @@ def get_config(arg):
     stage.checkpoint_every_steps = 4
     stage.steps_per_call = 1
   c.evals.preference.max_items = 8
-  c.evals.heldout.max_items = 8 if "max_items" in c.evals.heldout else None
   c.report.contrasts = ()
   c.report.differences = ()
   return c

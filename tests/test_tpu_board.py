@@ -10,7 +10,8 @@ from msm_jax import topology
 from msm_jax.errors import UserError
 from tpu import board as board_lib
 from tpu import timing as timing_lib
-from tpu.board import Attempt, Beat, Event, Failure, Submission, Unreachable
+from tpu.board import Attempt, Beat, Event, Failure, Submission
+from tpu.board_files import Unreachable
 from tpu.job import Cpu, Gpus, Job, Provisioning, Step
 
 (TPUS,) = topology.parse("v6e-16", 2)

@@ -11,6 +11,11 @@ gcloud.py      flags and errors of gcloud; remote.py, on_host.sh: what hosts are
 targets/       how machines are got and given back, one file per kind of cloud
 templates/     texts that targets fill in
 supervisor.py  looks after a job: creates, starts, recreates, gives up
+submitting.py  whether a job is new, goes on, or contradicts one under way
+status.py      how far a job is, what it cost, what went wrong, what is there
 host.py        runs on every machine: waits for the others, runs the command again
+attempts.py    what host 0 decides; pulse.py: which hosts live
+command.py     the command of a host; gathering.py: its log, and how far it is
 board.py       where hosts and supervisor leave word for each other: the bucket
+timing.py      how long who waits for what
 """

@@ -23,7 +23,8 @@ from collections.abc import Mapping, Sequence
 from msm_jax import exits, progress
 from msm_jax.errors import Stopped, UserError
 from tpu import attempts, board, gathering, host_lock, pulse
-from tpu.board import Attempt, Beat, Unreachable
+from tpu.board import Attempt, Beat
+from tpu.board_files import Unreachable
 from tpu.command import Command
 from tpu.timing import Timing
 

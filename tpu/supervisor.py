@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from msm_jax.errors import Stopped, UserError
 from tpu import pulse, status, submitting
 from tpu import timing as timing_lib
-from tpu.board import Beat, Board, Event, Submission, Unreachable
+from tpu.board import Beat, Board, Event, Submission
+from tpu.board_files import Unreachable
 from tpu.job import Job, State, Step
 from tpu.shell import Failed
 from tpu.targets import Found, Target
