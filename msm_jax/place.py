@@ -19,11 +19,11 @@ from collections.abc import Iterator
 
 from msm_jax import distributed, progress, workers
 from msm_jax.errors import Stopped, UserError
-from msm_jax.storage import addresses, lease, urls, workfiles
+from msm_jax.storage import addresses, cache, lease, urls, workfiles
 from msm_jax.storage.mirror import Mirror
 from msm_jax.storage.pushing import Pusher
 
-MIRROR, _DEFAULT = "MSM_JAX_MIRROR", "~/.cache/msm-jax/mirrors"
+MIRROR = "MSM_JAX_MIRROR"
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
 _WRITERS = ("run", "generate", "prepare", "train", "evaluate", "report")
 _LOOKS = ("plan", "report", "show")  # modes that compile nothing
@@ -39,11 +39,13 @@ def local(workdir: str, process: int = 0) -> pathlib.Path:
   """
   if not urls.is_remote(workdir):
     return pathlib.Path(workdir)
-  url = _plain(workdir)
-  base = pathlib.Path(os.environ.get(MIRROR) or _DEFAULT).expanduser()
+  url = urls.plain(workdir)
+  base = pathlib.Path(os.environ.get(MIRROR) or cache.directory() / "mirrors")
   key = hashlib.sha256(url.encode()).hexdigest()[:8]
   name = f"{url.removeprefix(urls.SCHEME).replace('/', '-')[-60:]}-{key}"
-  return base.absolute() / (f"{name}-process{process}" if process else name)
+  return base.expanduser().absolute() / (
+    f"{name}-process{process}" if process else name
+  )
 
 
 @contextlib.contextmanager
@@ -66,7 +68,7 @@ def opened(workdir: str | None, mode: str) -> Iterator[str | None]:
   if workers.is_worker():  # the process that began it pushes
     yield str(root)
     return
-  url = _plain(workdir)
+  url = urls.plain(workdir)
   _use_cache_of(root, local(workdir))
   with _at(url, root, mode), _by_address(url, root):
     yield str(root)
@@ -89,11 +91,6 @@ def _by_address(url: str, root: pathlib.Path) -> Iterator[None]:
 def cache_dir(workdir: str) -> str:
   """Returns where compiled programs of a workdir are kept."""
   return str(local(workdir).absolute() / workfiles.CACHE)
-
-
-def _plain(workdir: str) -> str:
-  """Returns a URL without slashes at its end."""
-  return urls.SCHEME + "/".join(filter(None, urls.split(workdir)))
 
 
 def _use_cache_of(root: pathlib.Path, first: pathlib.Path) -> None:
