@@ -92,7 +92,8 @@ def test_a_slice_costs_as_much_as_its_chips():
   ask = slices.dollars_per_hour
   assert ask(slices.parse("v6e-16"), Provisioning.ON_DEMAND, own) == 16 * 2.70
   assert ask(slices.parse("v5p-16", 2), Provisioning.SPOT, own) == 2 * 8 * 1.68
-  assert ask(slices.parse("v5e-16"), Provisioning.SPOT, own) is None
+  assert ask(slices.parse("v5e-16"), Provisioning.SPOT, own) == 16 * 0.60
+  assert ask(slices.parse("v5e-16"), Provisioning.FLEX, own) is None
   assert ask(slices.parse("tpu7x:2x2x1"), Provisioning.ON_DEMAND, own) is None
   assert ask(slices.parse("h100:8"), Provisioning.SPOT, own) is None
   assert ask(Cpu(), Provisioning.ON_DEMAND, own) == 0.39
