@@ -29,8 +29,8 @@ from tpu.targets.vms import Vms
 
 JAX_PORT, MEGASCALE_PORT = 8476, 8081
 _HYPERDISK = ("v6e", "tpu7x")  # these take no other kind of disk
-# Flags that the Google Cloud CLI got after 528: where they are described, and since
-# when they are beta. `tests/test_tpu_gcloud_flags.py` parses them there.
+# What the released commands took only after the Google Cloud CLI 528, and where it is
+# described. Its alpha has them: `tests/test_tpu_gcloud_flags.py` parses them there.
 NEWER = {
   "--target-size-policy-mode": (
     "docs.cloud.google.com/sdk/gcloud/reference/compute/instance-groups/managed/create"
