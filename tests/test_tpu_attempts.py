@@ -184,9 +184,17 @@ def test_an_agent_that_began_again_meanwhile_begins_the_next_attempt(hosts):
   assert (record.phase, record.attempt, record.same) == ("restarting", 2, 0)
 
 
-def test_processes_that_do_not_find_each_other_are_tried_again(hosts):
-  said = "error: JAX_COORDINATOR_ADDRESS=10.0.0.2:8476: process 0 did not answer"
+@pytest.mark.parametrize(
+  "said",
+  [
+    "error: JAX_COORDINATOR_ADDRESS=10.0.0.2:8476: process 0 did not answer",
+    "error: gs://lab/w is in use by me on vm-0 since 12:00: wait until it ends",
+  ],
+)
+def test_an_error_that_may_follow_from_an_earlier_attempt_is_tried_again(hosts, said):
   assert hosts.begin().fail(2, said=said).phase == "restarting"
+  assert hosts.begin().fail(2, said=said).phase == "restarting"
+  assert hosts.begin().fail(2, said=said).phase == "gave_up"
 
 
 def test_machines_that_are_taken_away_with_notice_do_not_count(hosts):

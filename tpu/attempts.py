@@ -18,8 +18,9 @@ from tpu.pulse import Seen
 from tpu.timing import Timing
 
 _KEPT = 50  # failures
-# How launch.py begins to say that its processes did not find each other.
-_ALONE = f"{exits.ERROR}JAX_COORDINATOR_ADDRESS="
+# Of what launch.py calls a person's to fix, this passes: processes that did not find
+# each other, and a workdir that one of an earlier attempt has not let go of yet.
+_PASSING = ("JAX_COORDINATOR_ADDRESS=", " is in use by ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,12 +200,12 @@ def _blamed(record: Attempt, lost: Sequence[Seen], failed: Sequence[Seen]) -> Fa
     return Failure(attempt=record.attempt, host=lost[0].host, said=words, counts=False)
   first = min(failed, key=rank)
   code, said = first.beat.code, first.beat.said
-  alone = code == exits.USER and said.startswith(_ALONE)
+  passes = code == exits.USER and any(words in said for words in _PASSING)
   leaving = any(each.beat.phase in ("leaving", "left") for each in failed)
   return Failure(
     attempt=record.attempt,
     host=first.host,
-    code=1 if alone else code,  # not a person's to fix
+    code=1 if passes else code,
     said=said,
     counts=not (leaving and code == exits.STOPPED),
   )
