@@ -46,7 +46,7 @@ class FakeCloud:
     num_hosts: int,
     timing: dict[str, float],
     config: str,
-    workdir: pathlib.Path,
+    workdir: str | pathlib.Path,
     launch: list[str] | None = None,
   ):
     self.root, self.target, self.num_hosts = root, target, num_hosts

@@ -1,10 +1,13 @@
 """`python -m tpu run` from create to delete, against fake command-line tools."""
 
+import functools
 import pathlib
 import time
 
 import pytest
 from fake_cloud import FakeCloud
+
+from msm_jax.storage import bucket, urls
 
 pytest.importorskip("gcsfs")
 
@@ -120,29 +123,51 @@ def test_a_supervisor_that_is_killed_is_replaced_and_nothing_is_made_twice(tmp_p
 
 
 @pytest.mark.slow
-def test_a_study_on_four_hosts_ends_as_the_one_that_nothing_disturbed(tmp_path):
+@pytest.mark.parametrize(("num_hosts", "place"), [(4, "directory"), (2, "bucket")])
+def test_a_study_that_is_torn_ends_as_the_one_that_nothing_disturbed(
+  tmp_path, num_hosts, place
+):
   ends = {}
   for name in ("straight", "torn"):
-    workdir = tmp_path / name / "w"
-    config = "tests/pod_study.py:4"
+    workdir = str(tmp_path / name / "w")
+    if (place, name) == ("bucket", "torn"):
+      workdir = "gs://lab/msm/studies/drive"
+    config = f"tests/pod_study.py:{num_hosts}"
     timing = TIMING | {"lost_s": 60.0, "grace_s": 60.0, "settle_s": 60.0}
-    with FakeCloud(tmp_path / name, "compute", 4, timing, config, workdir) as cloud:
+    where = tmp_path / name
+    with FakeCloud(where, "compute", num_hosts, timing, config, workdir) as cloud:
       supervisor = cloud.start()
       if name == "torn":
-        runs = workdir / "runs"
         for sign in (
           "pretrain/seed0/checkpoints/8",
           "pretrain+aft/seed0/checkpoints/4",
         ):
-          wait_for((runs / sign).exists, cloud, 600)
+          url = f"{workdir}/runs/{sign}"
+          wait_for(functools.partial(is_there, url), cloud, 600)
           cloud.preempt(grace_s=10.0 if "aft" in sign else 0.0)
           supervisor.kill()
           supervisor.wait()
           supervisor = cloud.start()
       assert supervisor.wait(1200) == 0, cloud.said()
       assert not cloud.left()
-    ends[name] = what_came_of_it(workdir)
+      ends[name] = what_came_of_it(brought(workdir, tmp_path / "brought"))
   assert ends["torn"] == ends["straight"]
+
+
+def is_there(path: str) -> bool:
+  return bucket.exists(path) if urls.is_remote(path) else pathlib.Path(path).exists()
+
+
+def brought(workdir: str, into: pathlib.Path) -> pathlib.Path:
+  """Returns a directory with what is in a workdir."""
+  if not urls.is_remote(workdir):
+    return pathlib.Path(workdir)
+  found = bucket.ls(workdir)
+  entries = {bucket.join(workdir, name): entry for name, entry in found.items()}
+  bucket.download_all(
+    entries, {bucket.join(workdir, name): into / name for name in found}
+  )
+  return into
 
 
 def what_came_of_it(workdir: pathlib.Path) -> dict[str, object]:
