@@ -2,13 +2,14 @@
 
     python benchmarks/fit_table.py --out=DIR [--only=llama-3.1-8b:v6e,...]
                                    [--time_limit_s=3600]
-    python benchmarks/fit_table.py --out=DIR --print
+    python benchmarks/fit_table.py --out=DIR --print [--into=docs/launching.md]
 
 Asks about the slices of each family in turn, smallest first, up to the first that holds
 a model. Needs no weights and no TPU, but `libtpu`: pip install -c constraints.txt
 '.[tpu]'. An answer is minutes of one or two cores away, so each one is kept in
 DIR/answers.jsonl and not asked for again; a search that was cut short goes on. Prints a
-table in markdown, that of docs/launching.md. Cells of what was not compiled are empty.
+table in markdown, and puts it between the markers of a page. Cells of what was not
+compiled are empty.
 
 The last line is the limit that docs/fit.md states for a compilation, 4 minutes of a
 core, over the longest one of those that the table reports.
@@ -29,6 +30,7 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 LIMIT_S = 240.0
+START, END = "<!-- fit_table -->", "<!-- /fit_table -->"
 sys.path.insert(0, str(ROOT))
 
 from msm_jax import topology  # noqa: E402
@@ -89,6 +91,7 @@ def main() -> None:
   parser.add_argument("--only", help="model:family,...; of ORDER without")
   parser.add_argument("--time_limit_s", type=float, default=1200.0, help="of a try")
   parser.add_argument("--print", action="store_true", help="ask nothing")
+  parser.add_argument("--into", type=pathlib.Path, help="a page with markers for it")
   arguments = parser.parse_args()
   arguments.out.mkdir(parents=True, exist_ok=True)
   if not arguments.print:
@@ -96,7 +99,10 @@ def main() -> None:
     for name, family in wanted if arguments.only else ORDER:
       search(arguments.out, name, family, arguments.time_limit_s)
   known = answers(arguments.out)
-  print("\n".join(table(known)))
+  lines = list(table(known))
+  print("\n".join(lines))
+  if arguments.into:
+    put(arguments.into, lines)
   longest = [
     entry["tried"][0]["cpu_seconds"] for entry in known.values() if entry["fits"]
   ]
@@ -188,6 +194,16 @@ def table(known: dict[tuple[str, str], dict[str, Any]]) -> Iterator[str]:
     )
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     yield f"\n({when}; {'; '.join(compilers)})"
+
+
+def put(page: pathlib.Path, lines: list[str]) -> None:
+  """Writes the table between the markers of a page, in place of another one."""
+  before, _, rest = page.read_text("utf-8").partition(START)
+  _, found, after = rest.partition(END)
+  if not found:
+    sys.exit(f"{page} has no {START} ... {END}")
+  text = f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}"
+  page.write_text(text, "utf-8")
 
 
 def _cell(known: dict, name: str, family: str) -> str:
