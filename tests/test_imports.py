@@ -1,6 +1,7 @@
 """Who may import whom: one direction, one door per third party."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -207,7 +208,8 @@ def sources(folder: str) -> list[pathlib.Path]:
   return sorted((ROOT / folder).rglob("*.py"))
 
 
-def imports(path: pathlib.Path) -> set[str]:
+@functools.cache
+def imports(path: pathlib.Path) -> frozenset[str]:
   """Returns the dotted names that a file imports, wherever in the file."""
   found = set()
   for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -216,7 +218,7 @@ def imports(path: pathlib.Path) -> set[str]:
     elif isinstance(node, ast.ImportFrom):
       assert node.level == 0, f"{path}: relative import"
       found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-  return found
+  return frozenset(found)
 
 
 def place(name: str) -> int | None:
