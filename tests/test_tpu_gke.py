@@ -13,6 +13,7 @@ from fake_tools import tools
 
 from msm_jax.errors import UserError
 from tpu import board as board_lib
+from tpu import supervisor
 from tpu.board import Submission
 from tpu.job import Provisioning, State, Step
 from tpu.shell import Failed, Shell
@@ -95,6 +96,9 @@ class OnGke:
   def trace(self, mode="run"):
     return (self.out / mode / "trace").read_text().splitlines()
 
+  def saved(self):
+    return json.loads((self.out / "run" / "count").read_text())[0]
+
   def starts(self):
     lines = [line.split() for line in self.trace()]
     return [int(n) for host, word, n in lines if (host, word) == ("0", "start")]
@@ -154,7 +158,7 @@ def test_a_job_loses_a_node_is_stopped_goes_on_ends_and_is_deleted(on_gke):
   assert stopped.state is State.ABSENT and stopped.says == "stopped"
   assert stopped.resources == ("jobset cheese",)
   assert not fake_cluster.running(drive.root)
-  saved = int((drive.out / "run" / "count").read_text())
+  saved = drive.saved()
   assert saved >= drive.starts()[-1]  # SIGTERM reached the command, which saved
 
   drive.aim(saved + 5)
@@ -171,6 +175,16 @@ def test_a_job_loses_a_node_is_stopped_goes_on_ends_and_is_deleted(on_gke):
   drive.target.delete(drive.job)
   assert drive.target.find(drive.job).state is State.ABSENT
   drive.target.delete(drive.job)  # again: nothing to do, no error
+
+
+def test_a_job_is_looked_after_until_it_is_done_and_gone(on_gke):
+  drive, said = on_gke(slice_="v5p:2x2x1"), []
+  drive.target.check(drive.job)
+  look_after = supervisor.look_after
+  look_after(drive.job, drive.target, drive.board, timing=drives.QUICK, say=said.append)
+  assert drive.board.attempt("study").phase == "finished"
+  assert "cheese: finished" in said
+  assert drive.target.find(drive.job).state is State.ABSENT
 
 
 @pytest.mark.slow

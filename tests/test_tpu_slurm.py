@@ -20,6 +20,7 @@ from fake_tools import tools
 
 from msm_jax.errors import UserError
 from tpu import board as board_lib
+from tpu import supervisor
 from tpu.archive import Archive
 from tpu.board import Submission
 from tpu.job import Provisioning, State, Step
@@ -143,6 +144,9 @@ class OnSlurm:
 
     return self.wait_for(is_there)
 
+  def saved(self):
+    return json.loads((self.out / "run" / "count").read_text())[0]
+
   def starts(self):
     lines = (self.out / "run" / "trace").read_text().splitlines()
     words = [line.split() for line in lines]
@@ -219,7 +223,7 @@ def test_a_job_is_preempted_runs_out_of_time_is_stopped_ends_and_is_deleted(on_s
   assert drive.target.find(drive.job).hosts == ("node0", "node1")
 
   fake_slurm.preempt(drive.root, number, grace_s=10.0)
-  saved = int((drive.out / "run" / "count").read_text())
+  saved = drive.saved()
   drive.wait_for(lambda _: len(drive.starts()) == 2)
   assert drive.starts()[1] == saved  # agents got SIGTERM, the command saved
 
@@ -235,7 +239,7 @@ def test_a_job_is_preempted_runs_out_of_time_is_stopped_ends_and_is_deleted(on_s
   assert stopped.says == "stopped"
   assert fake_slurm.processes(drive.root) == []
 
-  drive.aim(int((drive.out / "run" / "count").read_text()) + 5)
+  drive.aim(drive.saved() + 5)
   drive.target.create(drive.job)
   assert len(drive.jobs()) == 2  # by name: generate was done, and is not done again
   drive.wait_for(lambda found: found.state is State.ABSENT and not found.says)
@@ -248,6 +252,22 @@ def test_a_job_is_preempted_runs_out_of_time_is_stopped_ends_and_is_deleted(on_s
   drive.target.delete(drive.job)
   assert not (drive.shared / "slurm" / "cheese").exists()
   drive.target.delete(drive.job)  # again: nothing to do, no error
+
+
+def test_a_job_is_looked_after_until_it_is_done_and_gone(on_slurm):
+  drive, said = on_slurm(slice_="h100:8", steps=_STEPS), []
+  look_after = supervisor.look_after
+  look_after(drive.job, drive.target, drive.board, timing=drives.QUICK, say=said.append)
+  assert drive.board.attempt("study").phase == "finished"
+  assert "cheese: finished" in said
+  assert not (drive.shared / "slurm" / "cheese").exists()
+  assert {job["state"] for job in drive.jobs().values()} == {"COMPLETED"}
+
+
+def test_code_that_is_gone_is_not_replaced_by_other_code(on_slurm):
+  drive = on_slurm()
+  with pytest.raises(UserError, match=r"its code other is not in .* any more"):
+    drive.target.push(dataclasses.replace(drive.job, code="other"), ())
 
 
 def test_a_job_that_a_person_must_mend_is_not_tried_again(on_slurm):

@@ -112,6 +112,11 @@ class Slurm:
     code = self._path(job, f"code/{job.code}")
     extras = "cuda,gcs" if isinstance(job.machines, Gpus) else "gcs"
     if self.shell.dry_run or not self._is_there(code):
+      if job.code != self.archive.sha:  # it goes on with what was submitted
+        raise UserError(
+          f"--name={job.name}: its code {job.code} is not in {code} any more: "
+          f"python -m tpu delete --name={job.name}, and run it again"
+        )
       self._do(f"mkdir -p {self._path(job, 'code')}")
       self._copy(job, f"{code}.tar.gz")
       # Made under another name: what is cut short here is begun again.
