@@ -295,6 +295,27 @@ def test_a_cloud_that_starts_hosts_itself_is_not_meddled_with(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_the_cloud_refuses_ends_the_job_unless_hosts_work(tmp_path):
+  drive = Drive(tmp_path, step_s=0.3)
+
+  def refuse(*_):
+    raise UserError("no credentials: log in")
+
+  push, drive.target.push = drive.target.push, refuse
+  with pytest.raises(UserError, match="drive: no credentials: log in"):
+    drive.look_after()
+  assert not list(drive.target.root.iterdir())  # nothing ran
+  drive.target.push = push
+  drive.look_after(detach=True)
+  find, drive.target.find = drive.target.find, refuse
+  with pytest.raises(UserError, match=r"log in.*then run the same command again"):
+    drive.look_after()
+  drive.target.find = find
+  drive.look_after()
+  assert drive.record().phase == "finished" and drive.starts() == [0]
+
+
+@pytest.mark.slow
 def test_detached_a_supervisor_returns_when_all_hosts_work(tmp_path):
   drive = Drive(tmp_path, step_s=0.1)
   drive.look_after(detach=True)

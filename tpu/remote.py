@@ -37,14 +37,16 @@ class Remote:
       extras: of pyproject.toml, separated by commas.
     """
     folder = f"{_CODE}/{self.job.code}"
-    half = f"{folder}.new"  # a machine that is lost here starts over
+    # What was typed for a supervisor that is no more may still be at work beside this:
+    # each has a directory of its own ($$: of its shell), and the first one wins.
+    half = f"{folder}.$$"
     return " && ".join(
       (
-        f"if [ ! -d {folder} ]; then rm -rf {half}",
-        f"mkdir -p {half}",
+        f"if [ ! -d {folder} ]; then mkdir -p {half}",
         f"gcloud storage cp {shlex.quote(self.code)} {half}.tar.gz",
         f"tar -xzf {half}.tar.gz -C {half}",
-        f"mv {half} {folder}; fi",
+        f"{{ mv -T {half} {folder} || [ -d {folder} ]; }}",
+        f"rm -rf {half} {half}.tar.gz; fi",
         f"EXTRAS={extras} bash {folder}/tpu/setup.sh",
       )
     )

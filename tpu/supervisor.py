@@ -19,6 +19,7 @@ from tpu.targets import Found, Target
 from tpu.timing import Timing
 
 _MOST_TRIES = 10  # of one deed that fails
+_MOST_REFUSALS = 3  # of one that a person might have to mend
 _MOST_STARTS = 3  # of agents that are never heard of, before machines are replaced
 _MOST_BROKEN = 2  # times that machines are replaced for that
 _SAID_EVERY_S = 30.0
@@ -92,6 +93,10 @@ def _submit(
   raise UserError(f"{submission.job.name} cannot be submitted: {last}")
 
 
+class _GivenUp(UserError):
+  """The job is over, and what was made is given back."""
+
+
 class _Over(Exception):
   """There is nothing more to look after."""
 
@@ -114,7 +119,9 @@ class _Supervisor:
     self._keep, self._detach, self._say_line = keep, detach, say
     self._said: dict[str, tuple[str, float]] = {}
     self._failed: dict[str, int] = {}  # deed -> times in a row
-    self._troubles = self._starts = self._broken = self._taken = 0
+    self._troubles = self._refusals = self._starts = self._broken = self._taken = 0
+    self._some_live = False  # hosts, at this look
+    self._there: tuple[str, ...] = ()  # as the cloud said last
     self._create_at = float("-inf")
     self._begin_step(self._job.steps[0])
 
@@ -124,8 +131,11 @@ class _Supervisor:
       wait_s = self._timing.look_s
       try:
         self._look()
-        self._troubles = 0
-      except (Failed, Unreachable, OSError) as error:
+        self._troubles = self._refusals = 0
+      except _GivenUp:
+        raise
+      except (Failed, Unreachable, OSError, UserError) as error:
+        self._refused(error)
         self._troubles += 1
         wait_s = self._timing.backoff(self._troubles)
         self._say("trouble", f"{error}; again in {wait_s:.0f} s")
@@ -135,6 +145,7 @@ class _Supervisor:
 
   def _look(self) -> None:
     """Does what is to be done now."""
+    self._some_live = False
     step = self._first_to_do()
     if step is None:
       return self._finish()
@@ -148,6 +159,7 @@ class _Supervisor:
       if record.phase == "stopped":
         self._stopped(step)
     found = self._target.find(self._at_step)
+    self._there = found.resources
     self._note_machines(step, found)
     if found.says:
       self._say("cloud", f"{found.state.value}: {found.says}")
@@ -210,6 +222,7 @@ class _Supervisor:
       self._board.put_names(step.name, found.hosts)
     seen = self._pulse.look(self._beats())
     silent = [each.host for each in seen if not self._lives(each)]
+    self._some_live = len(silent) < len(seen)
     if not silent:
       record = self._board.attempt(step.name)
       if record is not None and record.phase == "running":
@@ -264,14 +277,23 @@ class _Supervisor:
       do()
     except Failed as error:
       self._failed[name] = self._failed.get(name, 0) + 1
-      if self._failed[name] >= _MOST_TRIES:
+      if self._failed[name] >= _MOST_TRIES and not self._some_live:
         self._give_up(f"{name} failed {_MOST_TRIES} times: {error}")
       raise
     except UserError as error:
-      if name == "create":
+      self._failed[name] = self._failed.get(name, 0) + 1
+      often = self._failed[name] >= _MOST_REFUSALS and not self._some_live
+      if name == "create" or often:
         self._give_up(str(error))
       raise
     self._failed[name] = 0
+
+  def _refused(self, error: Exception) -> None:
+    """Leaves it to a person when the same is refused again; the job goes on."""
+    self._refusals = self._refusals + 1 if isinstance(error, UserError) else 0
+    if self._refusals >= _MOST_REFUSALS:
+      there = f"; still there: {', '.join(self._there)}" if self._there else ""
+      raise UserError(f"{error}{there}: mend that, then run the same command again")
 
   def _note_machines(self, step: Step, found: Found) -> None:
     """Writes down when machines came and went, for what they cost."""
@@ -296,14 +318,14 @@ class _Supervisor:
     self._say("phase", f"{self._job.name}: finished")
     left = self._give_back()
     if left:
-      raise UserError(f"{self._job.name} is finished, but {left}")
+      raise _GivenUp(f"{self._job.name} is finished, but {left}")
     self._say("money", f"machines {status.machines(self._board, self._submission)}")
     raise _Over
 
   def _give_up(self, why: str) -> NoReturn:
     self._say("phase", f"{self._job.name}: given up")
     left = self._give_back()
-    raise UserError(f"{self._job.name}: {why}" + (f"; and {left}" if left else ""))
+    raise _GivenUp(f"{self._job.name}: {why}" + (f"; and {left}" if left else ""))
 
   def _stopped(self, step: Step) -> NoReturn:
     raise Stopped(
