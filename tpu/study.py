@@ -76,8 +76,8 @@ def _parsed(config: str, overrides: Sequence[str]) -> dict[str, Any]:
   except OSError as error:  # the library loads the file lazily
     reason = exits.one_line(error.__cause__ or error).rsplit("]:", 1)[-1].strip()
     raise UserError(f"--config={config} cannot be loaded: {reason}") from None
-  except _ERRORS as error:  # of the file itself: with its whole traceback
-    reason = exits.one_line(error).rpartition("Error: ")[2]
+  except _ERRORS as error:  # of the file itself
+    reason = exits.one_line(error).removeprefix(f"flag --config={ROOT / config}: ")
     raise UserError(f"--config={config}: {reason}") from None
 
 
