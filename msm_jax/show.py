@@ -44,6 +44,9 @@ def show(path: pathlib.Path, *, limit: int, colour: bool) -> Iterator[str]:
     manifest = records.read_json(path / records.MANIFEST)
     if "components" in manifest:
       yield from _rows(path, manifest, limit, colour)
+    elif is_rows(path):
+      for number in range(min(limit, manifest["num_records"])):
+        yield from packed_row(path, str(number), colour=colour)
     else:
       yield from _corpus(path, manifest, limit)
   elif path.suffix == ".array_record" and path.is_file():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_launch import ROOT, launch
 
-from msm_jax import exits, packing, records, show_corpus, tokenizer
+from msm_jax import exits, packing, records, show, show_corpus, tokenizer
 from msm_jax.errors import UserError
 from msm_jax.packing import Piece
 
@@ -182,6 +182,8 @@ def test_a_packed_row_is_shown_by_its_number(tmp_path):
   assert done.returncode == 0, done.stderr
   assert done.stdout.startswith("row 1 of 2") and "brie" in done.stdout
   assert "gouda" not in done.stdout
+  every = "".join(show.show(directory, limit=5, colour=False))
+  assert "gouda" in every and "row 1 of 2" in every
   done = launch("show", directory, "--row=2")
   assert done.returncode == 2 and "has rows 0 to 1" in done.stderr
 

@@ -341,6 +341,7 @@ def _fill(
         shown.advance(end - start)
 
     _all(pool, get, list(range(0, entry.size, PART)))
+    os.fsync(file.fileno())  # else a machine that stops leaves a file of zeros
 
 
 def _all(

@@ -11,6 +11,7 @@ linked from the version before, which then goes.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -56,7 +57,7 @@ def fetch(
   version = home / _digest([[k, *_told(e)] for k, e in sorted(entries.items())])
   with contextlib.ExitStack() as stack, _locked(home / "lock", url):
     held = stack.enter_context(open(version.with_suffix(".held"), "w"))
-    fcntl.flock(held, fcntl.LOCK_SH)
+    _lock(held, fcntl.LOCK_SH)
     if not _is_sound(version, name, entries):
       _fill(version, url, name, entries)
     _forget_others(version)
@@ -69,6 +70,7 @@ def _fill(
 ) -> None:
   part = version.with_suffix(".part")
   if version.exists():  # something in it is missing or cut short
+    shutil.rmtree(part, ignore_errors=True)
     os.replace(version, part)
   (part / name if "" not in entries else part).mkdir(parents=True, exist_ok=True)
   _link_unchanged(version, name, entries)
@@ -120,9 +122,7 @@ def _forget_others(version: pathlib.Path) -> None:
     if not path.is_dir() or path.stem == version.stem:
       continue
     with open(path.with_suffix(".held"), "w") as held:
-      try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
+      if _lock(held, fcntl.LOCK_EX | fcntl.LOCK_NB) is not True:
         continue
       shutil.rmtree(path, ignore_errors=True)
       path.with_suffix(".held").unlink(missing_ok=True)
@@ -131,12 +131,23 @@ def _forget_others(version: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _locked(path: pathlib.Path, url: str) -> Iterator[None]:
   with open(path, "w") as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
       progress.say(f"{url}: another process downloads it; waiting")
-      fcntl.flock(lock, fcntl.LOCK_EX)
+      _lock(lock, fcntl.LOCK_EX)
     yield
+
+
+def _lock(file: IO[str], how: int) -> bool | None:
+  """Returns whether a lock was given; None on a file system that has none."""
+  try:
+    fcntl.flock(file, how)
+  except BlockingIOError:
+    return False
+  except OSError as error:
+    if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+      raise
+    return None
+  return True
 
 
 def _is_sound(
