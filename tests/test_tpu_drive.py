@@ -103,6 +103,7 @@ def test_machines_that_are_taken_away_are_replaced_and_the_job_goes_on(tmp_path)
   assert not drive.left()
 
 
+@pytest.mark.slow
 def test_the_command_runs_on_while_the_board_is_away(tmp_path):
   with Drive(tmp_path, step_s=0.08) as drive:
     drive.wait_for_step(5)
@@ -136,7 +137,8 @@ def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_run_again(tmp_path, 
   assert drive.target.calls.count("create") == 1
 
 
-@pytest.mark.parametrize("host", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("host", [0, 1])
 def test_an_agent_that_is_killed_is_started_again_and_leaves_no_command(tmp_path, host):
   timing = dataclasses.replace(drives.QUICK, lost_s=0.6)
   with Drive(tmp_path, step_s=0.1, timing=timing) as drive:
