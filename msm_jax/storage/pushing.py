@@ -16,6 +16,7 @@ from msm_jax.storage.mirror import Mirror
 
 EVERY = "MSM_JAX_PUSH_EVERY_S"
 _MAX_WAIT_S = 120.0  # between tries
+_PAUSE_S = 1.0  # between pushes: an object may be written so often
 
 
 def every_s() -> float:
@@ -59,6 +60,7 @@ class Pusher(threading.Thread):
       if wait_s > self._every_s:
         progress.say(f"{self._mirror.url}: pushed again")
       wait_s = self._every_s
+      self._ended.wait(min(_PAUSE_S, self._every_s))
 
   def wake(self) -> None:
     """Has changed files looked for at once; does not wait for it."""
