@@ -163,23 +163,23 @@ class _Session:
     Raises:
       UserError: another run works there.
     """
-    root = self._mirror.root
-    if not self._files.enter_context(_locked(root)):
-      if not waits:
+    with contextlib.ExitStack() as files:
+      if not files.enter_context(_locked(self._mirror.root)):
+        if not waits:
+          return False
+        raise UserError(f"{self._url} is in use by another process of this machine")
+      own = lease.Lease(urls.join(self._url, addresses.OWN, "lease.json"), self._url)
+      if not own.take(waits=waits):
         return False
-      raise UserError(f"{self._url} is in use by another process of this machine")
-    own = lease.Lease(urls.join(self._url, addresses.OWN, "lease.json"), self._url)
-    if not own.take(waits=waits):
-      self._files.close()
-      return False
-    self._heart = lease.Heart(own, _stop)
-    try:
-      self._mirror.pull(keeps_ours=True)
-      self._mirror.push()  # what a run before could not
-    except BaseException:
-      self._heart.end()
-      raise
-    self._pusher = Pusher(self._mirror)
+      self._heart = lease.Heart(own, _stop)
+      try:
+        self._mirror.pull(keeps_ours=True)
+        self._mirror.push()  # what a run before could not
+      except BaseException:
+        self._heart.end()
+        raise
+      self._pusher = Pusher(self._mirror)
+      self._files = files.pop_all()
     return True
 
   def follow(self) -> None:
