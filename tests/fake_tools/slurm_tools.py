@@ -67,7 +67,7 @@ def scancel(words: list[str]) -> None:
   )
   with fake_slurm.opened(ROOT) as slurm:
     for number, job in slurm["jobs"].items():
-      is_meant = number in numbers or job["name"] in options.get("name", "").split(",")
+      is_meant = number in numbers or job["name"] == options.get("name")
       if not is_meant or job["state"] not in fake_slurm.ACTIVE:
         continue
       if options.get("state", job["state"]) != job["state"]:

@@ -143,15 +143,14 @@ class Slurm:
 
   def stop(self, job: Job) -> None:
     """Lets agents save and end, and nothing start again."""
-    names = self._names(job)
     self._do(
-      f"touch {self._path(job, 'stop')}; scancel --state=PENDING --name={names}; "
-      f"scancel --signal=TERM --state=RUNNING --name={names}"
+      f"touch {self._path(job, 'stop')}; {self._each(job)} scancel --state=PENDING "
+      "--name=$name; scancel --signal=TERM --state=RUNNING --name=$name; done"
     )
 
   def delete(self, job: Job) -> None:
     """Cancels all batch jobs and removes code and logs; returns when they are gone."""
-    self._do(f"scancel --name={self._names(job)}")
+    self._do(f"{self._each(job)} scancel --name=$name; done")
     deadline = time.monotonic() + _DELETE_TIMEOUT_S
     while not self.shell.dry_run and self._queue(job)[0]:
       if time.monotonic() > deadline:
@@ -234,6 +233,10 @@ class Slurm:
 
   def _names(self, job: Job) -> str:
     return ",".join(slurm_queue.job_name(job, step) for step in job.steps)
+
+  def _each(self, job: Job) -> str:
+    """Returns the head of a loop: scancel takes one name, unlike squeue."""
+    return f"for name in {self._names(job).replace(',', ' ')}; do"
 
   def _is_there(self, path: str) -> bool:
     return self._ask(f"test -d {path} && echo yes || true").strip() == "yes"
