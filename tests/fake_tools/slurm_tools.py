@@ -49,9 +49,12 @@ def sbatch(words: list[str]) -> None:
 
 
 def squeue(words: list[str]) -> None:
-  options = parsed(words, {"me", "noheader", "name", "format"})
-  assert options["format"] == "%j|%i|%T|%r|%N", options
+  options = parsed(words, {"me", "noheader", "name", "format", "jobs"})
   with fake_slurm.opened(ROOT) as slurm:
+    if options["format"] == "%T":
+      print(slurm["jobs"][options["jobs"]]["state"])
+      return
+    assert options["format"] == "%j|%i|%T|%r|%N", options
     for job in slurm["jobs"].values():
       if (
         job["name"] in options["name"].split(",") and job["state"] in fake_slurm.ACTIVE

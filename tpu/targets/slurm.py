@@ -150,7 +150,9 @@ class Slurm:
 
   def delete(self, job: Job) -> None:
     """Cancels all batch jobs and removes code and logs; returns when they are gone."""
-    self._do(f"{self._each(job)} scancel --name=$name; done")
+    # The marker, lest a script that is told to end requeues itself.
+    mark = f"mkdir -p {self._path(job, '')} && touch {self._path(job, 'stop')}"
+    self._do(f"{mark}; {self._each(job)} scancel --name=$name; done")
     deadline = time.monotonic() + _DELETE_TIMEOUT_S
     while not self.shell.dry_run and self._queue(job)[0]:
       if time.monotonic() > deadline:

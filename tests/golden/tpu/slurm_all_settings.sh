@@ -60,6 +60,9 @@ case $code in
 esac
 # While it runs: once it has failed, later steps would never start.
 trap - TERM
+case $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) in
+  CANCELLED | COMPLETING | PREEMPTED) again= ;; # somebody's scancel; or Slurm requeues
+esac
 if [ -n "$again" ] && scontrol requeue "$SLURM_JOB_ID"; then
   sleep 300 # until Slurm ends this script
 fi
