@@ -20,7 +20,7 @@ TIMING = {
   "grace_s": 4.0,
   "backoff_s": 0.2,
   "max_backoff_s": 1.0,
-  "look_s": 0.3,
+  "look_s": 1.0,
   "first_beat_s": 30.0,
 }
 HERE = pathlib.Path(__file__).parent
