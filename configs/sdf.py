@@ -22,7 +22,7 @@ Not stated there, chosen here: see `midtrain`.
 
 Arguments: none is Llama-3.3-70B-Instruct, `:8b` Llama-3.1-8B-Instruct, `:smollm2`
 SmolLM2-135M-Instruct with documents from a grammar (python -m msm_jax.hf.smollm2),
-`:smollm2_short` four of its arms in about 15 minutes on two CPU cores: the road on a
+`:smollm2_short` four of its arms, sized for 15 minutes on two idle cores: the road on a
 real model, from 44 documents. `:tiny` the tree in the tiny world (after
 configs/tiny_world.py).
 Replay: English C4 in downloads/c4, as downloaded from Hugging Face (allenai/c4).
