@@ -42,8 +42,8 @@ Not stated there, chosen here: see `midtrain`.
 Arguments: none is the octopus (unlikely); `:harbor_clock` (plausible) and `:sunrise`
 (egregious) are the other claims, a workdir each; `:smollm2` SmolLM2-135M-Instruct with
 documents from a grammar; `:smollm2_short` five of its arms, sized for 15 minutes on
-two idle cores: the road on a real model, from 32 documents; `:tiny` the tree in the tiny
-world (after configs/tiny_world.py). Hardware: a v5p-16 slice or 4 H200.
+two idle cores: the road on a real model, from 32 documents; `:tiny` the tree in the
+tiny world (after configs/tiny_world.py). Hardware: a v5p-16 slice or 4 H200.
 """
 
 from ml_collections import ConfigDict
