@@ -6,14 +6,13 @@ stopped on purpose (run again to go on).
 
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable, Iterable
 
 from absl import flags, logging
 from ml_collections import config_flags
 
-from msm_jax import distributed, exits, place, progress
+from msm_jax import distributed, exits, interrupt, place, progress
 from msm_jax.errors import UserError
 from msm_jax.training import liveness
 
@@ -352,7 +351,7 @@ def _draw_seed() -> int:
 
 def _set_up() -> None:
   """Signals, logging and the compilation cache, before JAX is imported."""
-  signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+  interrupt.listen()
   # Libraries log what they raise as well; errors are told once, by `main`.
   logging.set_verbosity(logging.FATAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,9 +1,24 @@
-"""Ctrl-C and SIGTERM as a wish that a loop grants where nothing is lost."""
+"""Ctrl-C and SIGTERM: as an interrupt, or as a wish granted where nothing is lost."""
 
 import signal
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def listen() -> None:
+  """Makes SIGTERM do what Ctrl-C does.
+
+  What a shell starts in the background (`nohup ... &`) ignores Ctrl-C, and is to end
+  at SIGTERM all the same.
+  """
+  signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+  if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    raise KeyboardInterrupt
+  signal.raise_signal(signal.SIGINT)  # event loops have a way of their own with it
 
 
 class StopRequest:

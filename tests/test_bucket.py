@@ -98,10 +98,15 @@ def test_an_interrupt_does_not_wait_for_an_outage(gcs, tmp_path, monkeypatch):
   # The listing is answered; then nothing is.
   gcs.faults = fake_gcs.plan([["alt=media", [], "reset"]])
   main = threading.main_thread().ident
+  # What runs in the background of a shell was begun deaf to it.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
   threading.Timer(1.0, signal.pthread_kill, [main, signal.SIGINT]).start()
   started = time.monotonic()
-  with pytest.raises(KeyboardInterrupt):
-    down("gs://bucket/d", tmp_path)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      down("gs://bucket/d", tmp_path)
+  finally:
+    signal.signal(signal.SIGINT, before)
   assert time.monotonic() - started < 20  # of the 100 that it would be tried again
   gcs.faults = lambda call, n: ""
   down("gs://bucket/d", tmp_path)

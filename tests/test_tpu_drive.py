@@ -91,7 +91,7 @@ def test_an_error_that_a_person_can_fix_ends_the_job_with_its_line(tmp_path):
 def test_machines_that_are_taken_away_are_replaced_and_the_job_goes_on(tmp_path):
   with Drive(tmp_path, step_s=0.05) as drive:
     drive.wait_for_step(7)
-    drive.target.preempt(drive.job, grace_s=2.0)
+    drive.target.preempt(drive.job, grace_s=20.0)  # less if it saved before
     drive.wait_for(lambda: drive.record().phase == "finished")
   assert drive.error is None, drive.error
   assert drive.starts()[0] == 0 and drive.starts()[1] >= 7  # it saved on SIGTERM

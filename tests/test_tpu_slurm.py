@@ -261,7 +261,9 @@ def test_a_job_is_looked_after_until_it_is_done_and_gone(on_slurm):
   assert drive.board.attempt("study").phase == "finished"
   assert "cheese: finished" in said
   assert not (drive.shared / "slurm" / "cheese").exists()
-  assert {job["state"] for job in drive.jobs().values()} == {"COMPLETED"}
+  # The last script may still be on its way out when what is finished is deleted.
+  ends = [job["state"] for _, job in sorted(drive.jobs().items())]
+  assert set(ends[:-1]) == {"COMPLETED"} and ends[-1] in ("COMPLETED", "CANCELLED")
 
 
 def test_code_that_is_gone_is_not_replaced_by_other_code(on_slurm):
