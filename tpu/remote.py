@@ -12,6 +12,8 @@ from tpu.job import Job, Step
 from tpu.settings import Settings
 
 _CODE = ".msm-jax/code"
+# Silent hangs between slices end the program, which is then started again.
+ABORT_ON_HANGS = "--megascale_abort_on_hangs=true"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,12 +70,12 @@ class Remote:
       environment: beside that of the settings.
       first: number of the first host of its slice.
     """
-    merged = _merged(self.settings.environment, environment)
+    env = merged(self.settings.environment, environment)
     secrets = self.settings.secrets
     words = [
       *self._script("start"),
       step.name,
-      *(f"--env={name}={value}" for name, value in merged.items()),
+      *(f"--env={name}={value}" for name, value in env.items()),
       *(f"--secret={name}={secret}" for name, secret in secrets.items()),
       *([f"--project={self.settings.project}"] if secrets else []),
       *([f"--first={first}"] if host is None and first else []),
@@ -99,7 +101,7 @@ class Remote:
     return ["bash", f"{_CODE}/{self.job.code}/tpu/on_host.sh", verb, self.job.name]
 
 
-def _merged(theirs: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
+def merged(theirs: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
   """Returns both; flags of libtpu are joined, else theirs win."""
   name = "LIBTPU_INIT_ARGS"
   joined = " ".join(part[name] for part in (ours, theirs) if name in part)

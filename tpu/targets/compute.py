@@ -299,7 +299,7 @@ def _environment(k: int, hosts: tuple[str, ...], num_slices: int) -> dict[str, s
       "MEGASCALE_PORT": str(MEGASCALE_PORT),
       "MEGASCALE_NUM_SLICES": str(num_slices),
       "MEGASCALE_SLICE_ID": str(k // (len(hosts) // num_slices)),
-      "LIBTPU_INIT_ARGS": vms.ABORT_ON_HANGS,
+      "LIBTPU_INIT_ARGS": remote.ABORT_ON_HANGS,
     }
   return found
 

@@ -27,9 +27,8 @@ from collections.abc import Mapping
 
 from msm_jax.errors import UserError
 from msm_jax.topology import Topology
-from tpu import rendering, slices
+from tpu import remote, rendering, slices
 from tpu.job import Gpus, Job, Provisioning, Step
-from tpu.remote import board_of
 from tpu.settings import Settings
 
 MAX_RESTARTS = 20
@@ -231,6 +230,9 @@ def _tolerations(job: Job) -> tuple[str, ...]:
 def _environment(job: Job, step: Step, settings: Settings) -> dict[str, str]:
   environment = dict(settings.environment)
   machines = job.at(step).machines
+  if _num_slices(job, step) > 1:
+    ours = {"LIBTPU_INIT_ARGS": remote.ABORT_ON_HANGS}
+    environment = remote.merged(environment, ours)
   if isinstance(machines, Gpus):
     # Where GKE puts the driver of the node.
     environment["LD_LIBRARY_PATH"] = "/usr/local/nvidia/lib64"
@@ -260,7 +262,8 @@ def _script(job: Job, step: Step, settings: Settings) -> str:
   lines = [f"host=$(({number}))"]
   if isinstance(machines, Gpus) and machines.num_hosts > 1:
     lines.append("export JAX_PROCESS_ID=$host")
-  agent = f"exec python -m tpu.host --board={shlex.quote(board_of(settings, job.name))}"
+  board = shlex.quote(remote.board_of(settings, job.name))
+  agent = f"exec python -m tpu.host --board={board}"
   options = f"--step={step.name} --num_hosts={num_hosts(job, step)} --host=$host"
   lines += [f"{agent} \\", f"  {options} -- \\", f"  {shlex.join(job.command(step))}"]
   # Kubernetes fills in $(NAME), and makes $ of $$, before the shell sees it.

@@ -181,7 +181,7 @@ class Queued:
     # JAX asks the metadata server, which knows slices, too.
     environment = {"MSM_JAX_DISTRIBUTED": "1"} if len(hosts) > 1 else {}
     if job.machines.num_slices > 1:
-      environment["LIBTPU_INIT_ARGS"] = vms.ABORT_ON_HANGS
+      environment["LIBTPU_INIT_ARGS"] = remote.ABORT_ON_HANGS
     for number in range(job.machines.num_slices):
       first = number * per_slice
       line = self.vms.remote.start(step, None, len(hosts), environment, first)

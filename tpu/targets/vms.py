@@ -28,8 +28,6 @@ UBUNTU = (
   ("image-project", "ubuntu-os-cloud"),
 )
 EXTRAS = "gcs"  # of pyproject.toml, where there are no TPUs
-# Silent hangs between slices end the program, which is then started again.
-ABORT_ON_HANGS = "--megascale_abort_on_hangs=true"
 CPU_ENVIRONMENT = {"JAX_PLATFORMS": "cpu"}
 _GONE = (
   "STOPPING",
