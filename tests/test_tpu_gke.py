@@ -136,7 +136,7 @@ def is_given_up(found):
   return found.state is State.FAILED
 
 
-@pytest.mark.slow  # and unsure beside other work: a log may be read before its line
+@pytest.mark.slow  # open: beside other work a host's log lacked its line once
 def test_a_job_loses_a_node_is_stopped_goes_on_ends_and_is_deleted(on_gke):
   first = Step(name="generate", mode="generate", place="cpu")
   steps = (first, Step(name="study", mode="run"))
