@@ -17,12 +17,16 @@ _PHASES = ("prepare", "train", "evaluate")
 
 
 class HostLog:
-  """The log of a host: a file here, now and then copied to the board."""
+  """The log of a host: a file here, now and then copied to the board.
+
+  What machines before this one left on the board stays there, in front of it. A file
+  beside the log keeps that, for agents after this one.
+  """
 
   def __init__(self, path: pathlib.Path, board: Board, step: str, host: int):
     self.path, self._board = path, board
+    self._before = path.with_suffix(".before")
     self._step, self._host = step, host
-    self._begun = path.exists()
     self._copied = -1
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -33,28 +37,30 @@ class HostLog:
       file.write(f"[host {self._host}] {line}\n")
 
   def gather(self) -> None:
-    """Copies what is new; a machine that is new goes on with the log of the last one.
+    """Copies what is new.
 
     Raises:
       Unreachable: the board does not answer.
     """
-    if not self._begun:
-      before = self._board.log(self._step, self._host) or b""
-      self.path.write_bytes(before + self.path.read_bytes())
-      self._begun = True
+    if not self._before.exists():
+      new = self._before.with_suffix(".new")
+      new.write_bytes(self._board.log(self._step, self._host) or b"")
+      new.replace(self._before)
     size = self.path.stat().st_size
     if size != self._copied:
-      self._board.put_log(self._step, self._host, _tail(self.path))
+      newest = _tail(self._before, self.path)
+      self._board.put_log(self._step, self._host, newest)
       self._copied = size
 
 
-def _tail(path: pathlib.Path) -> bytes:
-  """Returns the last `MOST_LOG` bytes, from the beginning of a line."""
-  with path.open("rb") as file:
-    size = file.seek(0, 2)
-    file.seek(max(size - MOST_LOG, 0))
-    data = file.read()
-  return data if size <= MOST_LOG else data.partition(b"\n")[2]
+def _tail(*paths: pathlib.Path) -> bytes:
+  """Returns the last `MOST_LOG` bytes of files, from the beginning of a line."""
+  data = b""
+  for path in paths:
+    with path.open("rb") as file:
+      file.seek(max(file.seek(0, 2) - MOST_LOG - 1, 0))
+      data += file.read()
+  return data if len(data) <= MOST_LOG else data[-MOST_LOG - 1 :].partition(b"\n")[2]
 
 
 class Told:

@@ -96,6 +96,7 @@ class Agent:
       if over is None:
         time.sleep(self._timing.poll_s)
     self._say_goodbye()
+    self._echo()
     return over
 
   def _leave(self, *_: object) -> None:
