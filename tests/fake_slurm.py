@@ -1,8 +1,8 @@
 """A cluster with Slurm whose jobs are real processes on this machine.
 
 What slurmctld would do is done at the beginning of every call. As there: a signal to
-srun itself kills its tasks; a batch script gets no signal unless it is meant
-(`--signal=B:`); a job that is requeued begins its script anew, and those that wait for
+srun itself kills its tasks; one to a job reaches every process of its tasks; a batch
+script gets no signal unless it is meant (`--signal=B:`); a job that is requeued begins its script anew, and those that wait for
 it go on waiting; one that failed lets them never run. Nodes have a /tmp of their own.
 """
 
@@ -20,14 +20,22 @@ from collections.abc import Iterator
 from typing import Any
 
 _MARK = "FAKE_SLURM_JOB"
+TASK = "FAKE_SLURM_TASK"
 _RUNNER = pathlib.Path(__file__).parent / "fake_tools" / "pod.py"
 ACTIVE = ("PENDING", "RUNNING")
 
 
 def make(root: pathlib.Path, **fields: Any) -> None:
-  """Makes an empty cluster; fields: nodes, accounts, reason (for which jobs wait)."""
+  """Makes an empty cluster.
+
+  Args:
+    root: where its state is.
+    fields: nodes, accounts, reason (for which jobs wait), accounts_are_kept (whether
+      sacct answers).
+  """
   root.mkdir(parents=True)
   state = {"jobs": {}, "nodes": 8, "accounts": [], "reason": "Resources"}
+  state["accounts_are_kept"] = True
   (root / "slurm.json").write_text(json.dumps(state | fields))
 
 
@@ -96,15 +104,16 @@ def end(slurm: dict[str, Any], number: str, state: str) -> None:
 
 
 def signal_tasks(slurm: dict[str, Any], number: str, which: int) -> None:
-  """Signals the first process of every task; the batch script gets nothing."""
-  for pid in _tasks(slurm, number):
-    with contextlib.suppress(ProcessLookupError):
-      os.kill(pid, which)
+  """Signals all processes of every task; the batch script gets nothing."""
+  for task in _tasks(slurm, number):
+    for pid in processes(task, TASK):
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, which)
 
 
-def processes(folder: pathlib.Path) -> list[int]:
+def processes(folder: pathlib.Path, mark: str = _MARK) -> list[int]:
   """Returns processes of jobs under a folder."""
-  wanted, found = f"{_MARK}={folder}".encode(), []
+  wanted, found = f"{mark}={folder}".encode(), []
   for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
     with contextlib.suppress(OSError):
       if any(entry.startswith(wanted) for entry in path.read_bytes().split(b"\0")):
@@ -130,13 +139,10 @@ def _folder(slurm: dict[str, Any], number: str) -> pathlib.Path:
   return pathlib.Path(slurm["root"]) / number
 
 
-def _tasks(slurm: dict[str, Any], number: str) -> list[int]:
-  found = []
-  for path in _folder(slurm, number).glob("task-*/pid"):
-    if not path.with_name("exit").exists():
-      with contextlib.suppress(ValueError):
-        found.append(int(path.read_text()))
-  return found
+def _tasks(slurm: dict[str, Any], number: str) -> list[pathlib.Path]:
+  """Returns the folders of tasks that run."""
+  begun = [path.parent for path in _folder(slurm, number).glob("task-*/pid")]
+  return [task for task in begun if not (task / "exit").exists()]
 
 
 def _schedule(slurm: dict[str, Any]) -> None:

@@ -4,9 +4,11 @@ FOLDER gets `pid` at its start and `exit` at its end: 128 + N where signal N end
 """
 
 import pathlib
+import signal
 import subprocess
 import sys
 
+signal.signal(signal.SIGTERM, lambda *_: None)  # of the command alone
 folder = pathlib.Path(sys.argv[1])
 process = subprocess.Popen(sys.argv[2:])
 (folder / "pid").write_text(str(process.pid))

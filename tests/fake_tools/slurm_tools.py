@@ -50,6 +50,8 @@ def sbatch(words: list[str]) -> None:
 
 def squeue(words: list[str]) -> None:
   options = parsed(words, {"me", "noheader", "name", "format", "jobs"})
+  if said := os.environ.get("FAKE_SQUEUE_SAYS"):
+    sys.exit(said)
   with fake_slurm.opened(ROOT) as slurm:
     if options["format"] == "%T":
       print(slurm["jobs"][options["jobs"]]["state"])
@@ -66,8 +68,9 @@ def squeue(words: list[str]) -> None:
 def scancel(words: list[str]) -> None:
   numbers = [word for word in words if word.isdigit()]
   options = parsed(
-    [word for word in words if not word.isdigit()], {"signal", "state", "name"}
+    [word for word in words if not word.isdigit()], {"me", "signal", "state", "name"}
   )
+  assert numbers or "me" in options, "a name alone is that of others, too"
   with fake_slurm.opened(ROOT) as slurm:
     for number, job in slurm["jobs"].items():
       is_meant = number in numbers or job["name"] == options.get("name")
@@ -84,6 +87,11 @@ def scancel(words: list[str]) -> None:
 def scontrol(words: list[str]) -> None:
   if words[:2] == ["show", "hostnames"]:
     print("\n".join(fake_slurm.hostnames(words[2])))
+    return
+  if words[:3] == ["--oneliner", "show", "job"]:
+    with fake_slurm.opened(ROOT) as slurm:
+      job = slurm["jobs"][words[3]]
+      print(f"JobId={words[3]} JobName={job['name']} JobState={job['state']} Nice=0")
     return
   assert words[0] == "requeue", words
   # The caller is part of what is requeued, and is ended with it: another process does.
@@ -111,7 +119,7 @@ def srun(words: list[str]) -> None:
     task = folder / f"task-{number}"
     shutil.rmtree(task, ignore_errors=True)
     task.mkdir()
-    given = {"SLURM_PROCID": str(number)}
+    given = {"SLURM_PROCID": str(number), fake_slurm.TASK: str(task)}
     if "MSM_TPU_STATE" in os.environ:  # in the node's own /tmp
       given["MSM_TPU_STATE"] = str(folder / f"node{number}-tmp")
     runner = [sys.executable, "-S", str(fake_slurm._RUNNER), str(task), *words[split:]]
@@ -133,12 +141,12 @@ def srun(words: list[str]) -> None:
 
 
 def sacct(words: list[str]) -> None:
-  known = {"noheader", "parsable2", "allocations", "name", "format", "jobs"}
+  known = {"noheader", "parsable2", "allocations", "format", "jobs"}
   options = parsed(words, known)
   with fake_slurm.opened(ROOT) as slurm:
-    for number in options["jobs"].split(","):
-      if slurm["jobs"][number]["name"] == options["name"]:
-        print(slurm["jobs"][number]["state"])
+    if not slurm["accounts_are_kept"]:
+      sys.exit("Slurm accounting storage is disabled")
+    print(slurm["jobs"][options["jobs"]]["state"])
 
 
 def ssh(words: list[str]) -> None:

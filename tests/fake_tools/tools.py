@@ -8,7 +8,7 @@ from collections.abc import Mapping
 _HERE = pathlib.Path(__file__).parent
 _BASICS = ("sh", "bash", "env", "cat", "cp", "mkdir", "mv", "rm", "tar", "sleep", "tr")
 _BASICS += ("hostname", "head", "date", "chmod", "ls", "sed", "grep", "test", "touch")
-_BASICS += ("gzip", "tail")
+_BASICS += ("gzip", "tail", "wc")
 
 
 def put(

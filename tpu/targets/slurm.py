@@ -3,12 +3,22 @@
 `create` brings the code and submits all of it; from then on Slurm starts nodes, starts
 them again when they fail or are wanted by others (--requeue), and lets the next step
 begin. Scripts requeue themselves when an agent ended with 75, as near the end of the
-time limit (templates/slurm.sh.jinja). What scripts leave behind, and the code, lies in
-`slurm.directory`/slurm/JOB. Checked against the manual pages of Slurm 22.05 (sbatch,
-srun, scancel, scontrol, squeue, sacct).
+time limit (templates/slurm.sh.jinja). In `slurm.directory`/slurm/JOB lie
+
+    code/SHA       the code
+    described      hash of what was asked for: of another job the rest is forgotten
+    submitted      a line for every batch job: STEP ID
+    stop           when it is there, scripts do not requeue themselves
+    STEP.exit      exit code of a step whose script ended by itself
+    STEP.failures  exit codes of agents that failed, a line each
+    STEP-K.log, STEP-ID.out  what host K, and the batch script, printed
+
+Checked against the manual pages of Slurm 22.05 (sbatch, srun, scancel, scontrol,
+squeue, sacct).
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import shlex
 import tempfile
@@ -76,19 +86,22 @@ class Slurm:
       )
 
   def create(self, job: Job) -> None:
-    """Brings the code and submits every step that is not done."""
+    """Brings the code and submits every step that is neither done nor in the queue."""
     self.push(job, ())
-    self._do(f"rm -f {self._path(job, 'stop')}")
-    before, done = None, self._done(job)
+    same = f'[ "$(cat described 2>/dev/null)" = {_digest(job)} ]'
+    self._do(
+      f"cd {self._path(job, '')} || exit; rm -f stop; {same} || rm -f -- *.exit; "
+      f"echo {_digest(job)} >described"
+    )
+    jobs, ends = self._queue(job)
+    there = {each.name: each.id for each in jobs}
+    before = None
     for step in job.steps:
-      if step.name in done:
-        continue
-      argv = ["sbatch", "--parsable"]
-      if before is not None:
-        argv += [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"]
-      said = self._do(shlex.join(argv), stdin=self.script(job, step))
-      before = said.strip().partition(";")[0] or f"ID_OF_{step.name}"
-      self._do(f"echo {before} >>{self._path(job, 'submitted')}")
+      name = slurm_queue.job_name(job, step)
+      if name in there:
+        before = there[name]
+      elif ends.get(step.name) != 0:
+        before = self._submit(job, step, before)
 
   def find(self, job: Job) -> Found:
     """Returns what the queue and what is left behind say."""
@@ -144,15 +157,16 @@ class Slurm:
   def stop(self, job: Job) -> None:
     """Lets agents save and end, and nothing start again."""
     self._do(
-      f"touch {self._path(job, 'stop')}; {self._each(job)} scancel --state=PENDING "
-      "--name=$name; scancel --signal=TERM --state=RUNNING --name=$name; done"
+      f"touch {self._path(job, 'stop')}; {self._each(job)} scancel --me "
+      "--state=PENDING --name=$name; scancel --me --signal=TERM --state=RUNNING "
+      "--name=$name; done"
     )
 
   def delete(self, job: Job) -> None:
     """Cancels all batch jobs and removes code and logs; returns when they are gone."""
     # The marker, lest a script that is told to end requeues itself.
     mark = f"mkdir -p {self._path(job, '')} && touch {self._path(job, 'stop')}"
-    self._do(f"{mark}; {self._each(job)} scancel --name=$name; done")
+    self._do(f"{mark}; {self._each(job)} scancel --me --name=$name; done")
     deadline = time.monotonic() + _DELETE_TIMEOUT_S
     while not self.shell.dry_run and self._queue(job)[0]:
       if time.monotonic() > deadline:
@@ -179,6 +193,19 @@ class Slurm:
       max_restarts=MAX_RESTARTS,
     )
 
+  def _submit(self, job: Job, step: Step, before: str | None) -> str:
+    """Submits a step that begins after another batch job; returns its id."""
+    argv = ["sbatch", "--parsable"]
+    if before is not None:
+      argv += [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"]
+    old = [self._path(job, f"{step.name}.{kind}") for kind in ("exit", "failures")]
+    said = self._do(
+      f"rm -f {' '.join(old)}; id=$({shlex.join(argv)}) && id=${{id%%;*}} && "
+      f"echo {step.name} $id >>{self._path(job, 'submitted')} && echo $id",
+      stdin=self.script(job, step),
+    )
+    return said.strip() or f"ID_OF_{step.name}"
+
   def _agent(self, job: Job, step: Step) -> str:
     """Returns what a shell runs on every node."""
     hosts = job.at(step).machines.num_hosts
@@ -187,8 +214,10 @@ class Slurm:
     options = [f"--board={board_of(self.settings, job.name)}", f"--step={step.name}"]
     agent = shlex.join([python, "-m", "tpu.host", *options, f"--num_hosts={hosts}"])
     lines = ["export JAX_PROCESS_ID=$SLURM_PROCID"] if hosts > 1 else []
-    lines += [f"exec {agent} --host=$SLURM_PROCID -- \\", f"  {shlex.join(command)}"]
-    return "\n".join(lines)
+    # Slurm signals all that runs on a node, this shell, too.
+    lines += ["trap : TERM", f"{agent} --host=$SLURM_PROCID -- \\"]
+    lines += [f"  {shlex.join(command)}", "code=$?", 'rm -rf "$MSM_TPU_STATE"']
+    return "\n".join([*lines, 'exit "$code"'])
 
   def _options(self, job: Job, step: Step) -> list[str]:
     own, machines = self.settings.slurm, job.at(step).machines
@@ -243,16 +272,14 @@ class Slurm:
   def _is_there(self, path: str) -> bool:
     return self._ask(f"test -d {path} && echo yes || true").strip() == "yes"
 
-  def _done(self, job: Job) -> set[str]:
-    if self.shell.dry_run:
-      return set()
-    return {name for name, code in self._queue(job)[1].items() if code == 0}
-
   def _queue(self, job: Job) -> tuple[list[slurm_queue.BatchJob], dict[str, int]]:
     """Returns batch jobs in the queue, and exit codes of steps that left it."""
+    if self.shell.dry_run:
+      return [], {}
     question = (
-      f"squeue --me --noheader --name={self._names(job)} --format='%j|%i|%T|%r|%N'; "
-      f"cd {self._path(job, '')} 2>/dev/null && grep -H '' -- *.exit 2>/dev/null; true"
+      f"squeue --me --noheader --name={self._names(job)} --format='%j|%i|%T|%r|%N' || "
+      f"exit; cd {self._path(job, '')} 2>/dev/null && grep -H '' -- *.exit 2>/dev/null; "
+      "true"
     )
     return slurm_queue.parse(job, self._ask(question))
 
@@ -260,25 +287,46 @@ class Slurm:
     """Returns what became of a job that has nothing in the queue."""
     for step in job.steps:
       code = ends.get(step.name)
-      if code == 0:
-        continue
-      if code is None or code == 75:  # never there, lost, or stopped
-        return (State.ABSENT, "stopped") if code else self._lost(job, step)
-      log = self._path(job, f"{step.name}-0.log")
-      return State.FAILED, f"{step.name} ended with {code}: see {log}"
+      if code is None:  # never there, lost, or its script ended by Slurm
+        return self._lost(job, step)
+      if code == 75:
+        return State.ABSENT, "stopped"
+      if code:
+        log = f"{step.name}-0.log"
+        words = self._last_words(job, log, f"$(ls -t {step.name}-*.out)")
+        at = self._path(job, log)
+        return State.FAILED, f"{step.name} ended with {code}: {words}see {at}"
     return State.ABSENT, ""
 
   def _lost(self, job: Job, step: Step) -> tuple[State, str]:
     """Returns why a step left the queue without a word, if it was ever there."""
-    submitted = self._ask(f"cat {self._path(job, 'submitted')} 2>/dev/null || true")
-    if not submitted.split():
+    noted = self._ask(
+      f"cd {self._path(job, '')} 2>/dev/null || exit 0; [ ! -e stop ] || echo stop; "
+      f"sed -n 's/^{step.name} //p' submitted 2>/dev/null | tail -n 1"
+    ).split()
+    if "stop" in noted:
+      return State.ABSENT, "stopped"
+    if not noted:
       return State.ABSENT, ""
-    name = slurm_queue.job_name(job, step)
+    # Where nobody keeps accounts the controller knows it for some minutes.
     said = self._ask(
-      f"sacct --noheader --parsable2 --allocations --name={name} --format=State "
-      f"--jobs={','.join(submitted.split())} 2>/dev/null || true"
+      f"sacct --noheader --parsable2 --allocations --format=State --jobs={noted[-1]} "
+      f"2>/dev/null || scontrol --oneliner show job {noted[-1]} 2>/dev/null | "
+      r"sed 's/.* JobState=\([A-Z_]*\).*/\1/'"
     )
-    return slurm_queue.became(step, said)
+    state, says = slurm_queue.became(step, said)
+    if state is State.FAILED:
+      words = self._last_words(job, f"$(ls -t {step.name}-*.out)")
+      says += f": {words.removesuffix(': ')}" if words else ""
+    return state, says
+
+  def _last_words(self, job: Job, *files: str) -> str:
+    """Returns the last line of the first file that has any, and a colon."""
+    said = self._ask(
+      f"cd {self._path(job, '')} && for file in {' '.join(files)}; do [ ! -s $file ] || "
+      "{ tail -n 1 $file; break; }; done 2>/dev/null; true"
+    )
+    return f"{said.strip()}: " if said.strip() else ""
 
   def _copy(self, job: Job, path: str) -> None:
     """Brings the archive to the cluster."""
@@ -310,3 +358,9 @@ class Slurm:
       return run(argv, *more)
     except Failed as error:
       raise slurm_queue.explained(error, self.settings, way_out) from None
+
+
+def _digest(job: Job) -> str:
+  """Returns a hash of what is asked for; other code goes on with what is done."""
+  same = dataclasses.replace(job, code="", max_same_failures=1)
+  return hashlib.sha256(repr(same).encode()).hexdigest()[:16]

@@ -16,6 +16,8 @@ _NEVER = re.compile(
 )
 # States in which the machines failed, not the job (sacct, JOB STATE CODES).
 _MACHINES = ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT", "REQUEUED")
+# States of what is in the queue still: accounts lag behind it.
+_IN_QUEUE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "RESIZING")
 _WAYS_OUT = (
   (
     r"[Ii]nvalid account|account/partition combination",
@@ -83,13 +85,18 @@ def waits_for(jobs: list[BatchJob]) -> tuple[State, str]:
 
 
 def became(step: Step, said: str) -> tuple[State, str]:
-  """Returns what a state that sacct knows means for a step that left no exit code."""
-  states = [word.split()[0] for word in said.splitlines() if word.strip()]
-  if not states:
+  """Returns what a state that sacct knows means for a step that left no exit code.
+
+  ABSENT is what can be submitted again.
+  """
+  state = (said.split() or [""])[0]
+  if not state:
     return State.FAILED, f"{step.name} left the queue without a word"
-  if states[-1] in _MACHINES:
-    return State.PREEMPTED, f"{step.name}: {states[-1]}"
-  return State.FAILED, f"{step.name} left the queue: {states[-1]}"
+  if state in _IN_QUEUE:
+    return State.WAITING, f"{step.name} left the queue, and sacct says {state} yet"
+  if state in _MACHINES or state == "COMPLETED":  # then of hosts that found it done
+    return State.ABSENT, f"{step.name}: {state}"
+  return State.FAILED, f"{step.name} left the queue: {state}"
 
 
 def explained(error: Failed, settings: Settings, way_out: str | None) -> Exception:

@@ -26,8 +26,12 @@ told=
 trap 'told=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 agent=$(
   cat <<'END_OF_AGENT'
-exec /shared/me/msm/venv/bin/python -m tpu.host --board=gs://my-bucket/msm/jobs/cheese --step=study --num_hosts=1 --host=$SLURM_PROCID -- \
+trap : TERM
+/shared/me/msm/venv/bin/python -m tpu.host --board=gs://my-bucket/msm/jobs/cheese --step=study --num_hosts=1 --host=$SLURM_PROCID -- \
   /shared/me/msm/venv/bin/python launch.py run --config=configs/cheese_tiny.py --workdir=gs://my-bucket/msm/studies/cheese
+code=$?
+rm -rf "$MSM_TPU_STATE"
+exit "$code"
 END_OF_AGENT
 )
 # An agent that ends first must not end the others, which may be saving.
@@ -45,15 +49,21 @@ again=
 case $code in
   0 | 2) ;; # done; given up
   75) [ -e "$here/stop" ] || again=yes ;;
-  *) [ "${SLURM_RESTART_COUNT:-0}" -ge 20 ] || again=yes ;;
+  *)
+    echo "$code" >>"$here/study.failures"
+    [ "$(wc -l <"$here/study.failures")" -gt 20 ] || again=yes
+    ;;
 esac
-# While it runs: once it has failed, later steps would never start.
 trap - TERM
-case $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) in
-  CANCELLED | COMPLETING | PREEMPTED) again= ;; # somebody's scancel; or Slurm requeues
-esac
-if [ -n "$again" ] && scontrol requeue "$SLURM_JOB_ID"; then
-  sleep 300 # until Slurm ends this script
+if [ -n "$again" ]; then
+  case $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) in
+    # Somebody's scancel, or Slurm takes the nodes: its own word for that counts.
+    CANCELLED | COMPLETING | PREEMPTED) exit "$code" ;;
+  esac
+  # While it runs: once it has failed, later steps would never start.
+  if scontrol requeue "$SLURM_JOB_ID"; then
+    sleep 300 # until Slurm ends this script
+  fi
 fi
 echo "$code" >"$here/study.exit"
 exit "$code"
