@@ -118,9 +118,9 @@ class FakeGcs:
     """Resets every connection for so long from now on."""
     self._out_until = time.monotonic() + seconds
 
-  def put(self, bucket: str, name: str, data: bytes) -> None:
+  def put(self, bucket: str, name: str, data: bytes, **fields: str) -> None:
     """Puts an object there, past all faults."""
-    self.store.write(bucket, name, data, {})
+    self.store.write(bucket, name, data, {}, **fields)
 
   def get(self, bucket: str, name: str) -> bytes:
     """Returns what an object holds, past all faults."""

@@ -2,6 +2,7 @@
 
 import base64
 import collections
+import gzip
 import hashlib
 import http.server
 import json
@@ -166,9 +167,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
       "X-Goog-Generation": str(found.generation),
       "X-Goog-Metageneration": str(found.metageneration),
       "X-Goog-Stored-Content-Length": str(len(found.data)),
+      "X-Goog-Stored-Content-Encoding": found.content_encoding or "identity",
       "X-Goog-Hash": f"crc32c={found.crc32c}" + f",md5={found.md5}" * bool(found.md5),
       "ETag": f'"{found.generation}"',
     }
+    if found.content_encoding == "gzip":  # cloud.google.com/storage/docs/transcoding
+      if "gzip" not in self.headers.get("Accept-Encoding", ""):
+        return self.send(200, gzip.decompress(found.data), headers, found.content_type)
+      headers["Content-Encoding"] = "gzip"
     data, size = found.data, len(found.data)
     code, first, last = 200, 0, size - 1
     if asked := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):

@@ -35,6 +35,7 @@ class Object:
   generation: int
   metageneration: int = 1
   content_type: str = "application/octet-stream"
+  content_encoding: str = ""  # gzip: `data` are compressed
   metadata: Mapping[str, str] | None = None
   composed: bool = False  # such objects have no MD5
   created: float = 0.0
@@ -62,6 +63,8 @@ class Object:
       "timeCreated": at,
       "updated": at,
     }
+    if self.content_encoding:
+      found["contentEncoding"] = self.content_encoding
     if self.md5:
       found["md5Hash"] = self.md5
     if self.metadata:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -15,7 +16,7 @@ import fake_gcs
 
 pytest.importorskip("gcsfs")
 from msm_jax.errors import UserError
-from msm_jax.storage import bucket
+from msm_jax.storage import bucket, threads
 
 KIB = 1024
 
@@ -72,7 +73,8 @@ def test_a_tree_of_files_comes_back_as_it_went(gcs, tmp_path, nuisance):
   names = {name.removeprefix("deep/down/") for name in gcs.store.names("bucket")}
   assert names == set(tree)
   assert files_of(tmp_path / "back") == tree
-  assert bucket.delete_tree("gs://bucket/deep") == len(tree)
+  for name in tree:
+    assert bucket.delete(bucket.join("gs://bucket/deep/down", name))
   assert gcs.store.names("bucket") == []
 
 
@@ -91,33 +93,43 @@ def test_an_outage_is_waited_out_and_a_long_one_ends_the_work(
     bucket.upload(tmp_path / "f", "gs://bucket/f")
 
 
-def test_an_interrupt_does_not_wait_for_an_outage(gcs, tmp_path, monkeypatch):
-  monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "100")
-  for i in range(4):
-    gcs.put("bucket", f"d/{i}", bytes(10))
-  # The listing is answered; then nothing is.
-  gcs.faults = fake_gcs.plan([["alt=media", [], "reset"]])
+def interrupted_after(delay_s: float, work: Callable[[], None]) -> float:
+  """Does `work`, with a Ctrl-C a moment later; returns how long that took."""
   main = threading.main_thread().ident
   # What runs in the background of a shell was begun deaf to it.
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  threading.Timer(1.0, signal.pthread_kill, [main, signal.SIGINT]).start()
   started = time.monotonic()
   try:
     with pytest.raises(KeyboardInterrupt):
-      down("gs://bucket/d", tmp_path)
+      threading.Timer(delay_s, signal.pthread_kill, [main, signal.SIGINT]).start()
+      work()
+      time.sleep(100)
   finally:
     signal.signal(signal.SIGINT, before)
-  assert time.monotonic() - started < 20  # of the 100 that it would be tried again
+  return time.monotonic() - started
+
+
+@pytest.mark.parametrize("fault", ["reset", "slow 100"])
+def test_an_interrupt_does_not_wait_for_an_outage(gcs, tmp_path, monkeypatch, fault):
+  monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "100")
+  for i in range(40):
+    gcs.put("bucket", f"d/{i}", bytes(10))
+  entries = {f"gs://bucket/d/{n}": e for n, e in bucket.ls("gs://bucket/d").items()}
+  paths = {at: tmp_path / at.rpartition("/")[2] for at in entries}
+  gcs.faults = fake_gcs.plan([["alt=media", [], fault]])
+  for delay_s in (0.0, 0.001, 0.003, 0.01, 0.1):  # also while work is handed out
+    took_s = interrupted_after(delay_s, lambda: bucket.download_all(entries, paths))
+    assert took_s < 20  # of the 100 that it would be tried again
   gcs.faults = lambda call, n: ""
-  down("gs://bucket/d", tmp_path)
-  assert len(files_of(tmp_path)) == 4
+  bucket.download_all(entries, paths)
+  assert len(files_of(tmp_path)) == 40
 
 
 def test_no_more_requests_at_a_time_than_said(gcs, tmp_path):
   gcs.faults = lambda call, n: "slow 0.02"
   gcs.put("bucket", "d/big", bytes(100 * 256 * KIB))
   down("gs://bucket/d", tmp_path)
-  assert 4 < gcs.most_in_flight <= bucket.NUM_THREADS
+  assert 4 < gcs.most_in_flight <= threads.NUM
 
 
 def test_what_always_arrives_damaged_never_becomes_a_file(gcs, tmp_path):
@@ -126,7 +138,9 @@ def test_what_always_arrives_damaged_never_becomes_a_file(gcs, tmp_path):
   with pytest.raises(bucket.Unreachable, match="CRC32C"):
     bucket.read_bytes("gs://bucket/k")
   with pytest.raises(bucket.Unreachable, match="CRC32C"):
-    bucket.download("gs://bucket/k", tmp_path / "k")
+    bucket.download_all(
+      {"gs://bucket/k": bucket.stat("gs://bucket/k")}, {"gs://bucket/k": tmp_path / "k"}
+    )
   for size in (3, 700 * KIB):
     (tmp_path / "f").write_bytes(bytes(size))
     with pytest.raises(bucket.Unreachable, match="CRC32C"):

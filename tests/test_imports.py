@@ -16,6 +16,7 @@ ORDER = [
   "progress",
   "storage.urls",
   "storage.service",
+  "storage.threads",
   "storage.bucket",
   "storage.listing",
   "storage.lease",

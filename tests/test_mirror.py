@@ -15,7 +15,7 @@ import fake_gcs
 
 pytest.importorskip("gcsfs")
 from msm_jax.errors import Stopped, UserError
-from msm_jax.storage import bucket, lease, listing, mirror, pushing, workfiles
+from msm_jax.storage import bucket, lease, listing, mirror, pushing, threads, workfiles
 
 URL = "gs://bucket/s/study"
 
@@ -153,7 +153,7 @@ def test_a_push_that_was_killed_leaves_a_dataset_whole_or_unnamed(
   write(ours.root, {"evals/x.jsonl": b"1\n2\n"})
   write(ours.root, {f"corpus/c/{i}": bytes([i]) for i in range(3)})
   write(ours.root, {"corpus/c/manifest.json": b"{}"})
-  monkeypatch.setattr(bucket, "NUM_THREADS", 1)
+  monkeypatch.setattr(threads, "NUM", 1)
   monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "0.1")
   refused = [["POST ", list(range(sent + 1, 1000)), "reset"]]
   gcs.faults = fake_gcs.plan(refused)

@@ -22,6 +22,7 @@ from chaos import ROOT, make_job, read
 from fake_gemini import FakeGemini
 
 from data_gen import generate
+from data_gen.engine import entries
 from msm_jax import place
 from msm_jax.storage import mirror, pushing
 
@@ -51,8 +52,8 @@ def pushed(gcs) -> collections.Counter[str]:
   found: collections.Counter[str] = collections.Counter()
   for name in gcs.store.names("bucket"):
     if name.endswith("ledger.jsonl"):
-      lines = gcs.get("bucket", name).split(b"\n")[:-1]
-      found.update(json.loads(line).get("identity", "") for line in lines)
+      rows = map(json.loads, gcs.get("bucket", name).split(b"\n")[:-1])
+      found.update(row["id"] for row in rows if row["status"] == entries.OK)
   return found
 
 

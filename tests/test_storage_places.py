@@ -1,5 +1,6 @@
 """What is read from and written to a bucket: the cache, and whole exports."""
 
+import gzip
 import pathlib
 import random
 import subprocess
@@ -127,6 +128,20 @@ def test_no_room_is_told_before_anything_is_downloaded(gcs):
   assert media(gcs) == []
 
 
+def test_what_is_stored_compressed_is_refused_with_the_way_out(gcs):
+  data = gzip.compress(b'{"text": "a"}\n' * 1000)
+  gcs.put("bucket", "d/a.jsonl", data, content_encoding="gzip")
+  gcs.put("bucket", "d/b.jsonl.gz", data)
+  told = (
+    r"d/a\.jsonl is stored compressed \(Content-Encoding: gzip\).*gcloud storage cp"
+  )
+  with pytest.raises(UserError, match=told):
+    inputs.local("gs://bucket/d", "--x")
+  with pytest.raises(UserError, match=told):
+    bucket.read_bytes("gs://bucket/d/a.jsonl")
+  assert inputs.local("gs://bucket/d/b.jsonl.gz", "--x").read_bytes() == data
+
+
 def test_a_glob_downloads_what_it_matches(gcs):
   names = ["d/a.jsonl", "d/b.json", "d/s/c.jsonl", "d/s/t/e.jsonl", "e/a.jsonl"]
   for name in [*names, "d/x[1].jsonl"]:
@@ -230,7 +245,8 @@ def test_an_upload_that_fails_keeps_the_copy_and_says_where(gcs, fault):
   assert files_of(path) == tree
   assert "out/config.json" not in gcs.store.names("bucket")
   gcs.faults = lambda call, n: ""
-  bucket.delete_tree("gs://bucket/out")
+  for name in gcs.store.names("bucket"):
+    bucket.delete(f"gs://bucket/{name}")
   with outputs.place("gs://bucket/out", "--out") as path:
     assert not path.exists()
     write(path)

@@ -14,11 +14,12 @@ import pathlib
 import tempfile
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from msm_jax import progress
-from msm_jax.storage import service
+from msm_jax.errors import UserError
+from msm_jax.storage import service, threads
 from msm_jax.storage.service import Changed, NotFound, Unreachable
 from msm_jax.storage.urls import is_remote, join, plain, split
 
@@ -33,10 +34,10 @@ __all__ = [
 ]
 
 PART = 16 * 2**20  # bytes of one request; of uploads a multiple of 256 KiB
-NUM_THREADS = 16  # requests at a time
 _TRIES = 5  # of a transfer that does not hold what was sent
 _OURS = "msm-jax-upload"  # metadata that tells an upload of ours from all others
-_FIELDS = "size,crc32c,generation"
+_FIELDS = "size,crc32c,generation,contentEncoding"
+_AS_IT_IS = {"Accept-Encoding": "identity"}  # nobody compresses what is compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +48,14 @@ class Entry:
     size: in bytes.
     crc32c: base64, as the service writes it.
     generation: changes with every write; 0 stands for "not there" in preconditions.
+    encoding: of an object that is stored compressed and is served as something else:
+      "gzip"; else "".
   """
 
   size: int
   crc32c: str
   generation: int
+  encoding: str = dataclasses.field(default="", compare=False)
 
 
 def ls(url: str) -> dict[str, Entry]:
@@ -61,17 +65,29 @@ def ls(url: str) -> dict[str, Entry]:
     NotFound: there is no such bucket. (No object is no error.)
     UserError: no access.
   """
+  return _list(url, {})[0]
+
+
+def level(url: str) -> tuple[dict[str, Entry], list[str]]:
+  """Returns (objects, names of folders) right below a URL; as `ls`."""
+  return _list(url, {"delimiter": "/"})
+
+
+def _list(url: str, params: Mapping[str, str]) -> tuple[dict[str, Entry], list[str]]:
   bucket, name = split(url)
   prefix = f"{name}/" if name else ""
   found: dict[str, Entry] = {}
-  params = {"prefix": prefix, "fields": f"nextPageToken,items(name,{_FIELDS})"}
+  folders: list[str] = []
+  fields = f"nextPageToken,prefixes,items(name,{_FIELDS})"
+  params = {"prefix": prefix, "fields": fields, **params}
   while True:
     page = json.loads(service.ask(url, "GET", _objects(bucket), params)[1])
     for each in page.get("items", []):
       if not each["name"].endswith("/"):  # what consoles write for a folder
         found[each["name"].removeprefix(prefix)] = _entry(each)
+    folders += [p.removeprefix(prefix).rstrip("/") for p in page.get("prefixes", [])]
     if "nextPageToken" not in page:
-      return found
+      return found, folders
     params["pageToken"] = page["nextPageToken"]
 
 
@@ -110,11 +126,17 @@ def read_bytes(url: str) -> bytes:
   Raises:
     NotFound: there is no such object.
   """
-  bucket, name = split(url)
+  return read(url)[0]
+
+
+def read(url: str) -> tuple[bytes, int]:
+  """Returns (what an object holds, the generation that holds it); as `read_bytes`."""
+  at, params = _object(*split(url)), {"alt": "media"}
   for _ in range(_TRIES):
-    headers, data = service.ask(url, "GET", _object(bucket, name), {"alt": "media"})
-    if f"crc32c={_crc32c(data)}" in headers.get("X-Goog-Hash", ""):
-      return data
+    headers, data = service.ask(url, "GET", at, params, _AS_IT_IS)
+    _check_encoding(url, headers.get("x-goog-stored-content-encoding", ""))
+    if f"crc32c={_crc32c(data)}" in headers.get("x-goog-hash", ""):
+      return data, int(headers["x-goog-generation"])
   raise _damaged(url)
 
 
@@ -169,23 +191,9 @@ def upload(
     begun = service.ask(url, "POST", f"upload/{_objects(bucket)}", params, kind, body)[
       0
     ]
-    return _send_parts(url, begun["Location"], path, size)
+    return _send_parts(url, begun["location"], path, size)
 
   return _written(url, send, about)
-
-
-def download(url: str, path: str | os.PathLike[str]) -> Entry:
-  """Downloads an object to a local file, which is there when it is whole.
-
-  Raises:
-    NotFound: there is no such object.
-  """
-  entry = stat(url)
-  if entry is None:
-    raise NotFound(f"{url} does not exist: check the path")
-  path = pathlib.Path(path)
-  download_all({url: entry}, {url: path})
-  return entry
 
 
 def download_all(
@@ -201,6 +209,8 @@ def download_all(
   Raises:
     NotFound: an object was replaced or deleted meanwhile.
   """
+  for url, entry in entries.items():
+    _check_encoding(url, entry.encoding)
 
   def get(url: str) -> None:
     for is_first in (True, *[False] * (_TRIES - 1)):
@@ -212,11 +222,8 @@ def download_all(
     raise _damaged(url)
 
   # Files wait for their parts, so each kind has threads of its own.
-  with (
-    concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as pool,
-    concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as files,
-  ):
-    _all(files, get, list(entries))
+  with threads.pool() as pool, threads.pool() as files:
+    threads.each(files, get, entries)
 
 
 def upload_all(
@@ -229,8 +236,8 @@ def upload_all(
     if shown is not None:
       shown.advance(paths[url].stat().st_size)
 
-  with concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as pool:
-    _all(pool, put, list(paths))
+  with threads.pool() as pool:
+    threads.each(pool, put, paths)
 
 
 def delete(url: str, if_generation: int | None = None) -> bool:
@@ -249,14 +256,6 @@ def delete(url: str, if_generation: int | None = None) -> bool:
   return True
 
 
-def delete_tree(url: str) -> int:
-  """Deletes every object below a URL, a few at a time; returns how many there were."""
-  found = [join(url, name) for name in ls(url)]
-  with concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as pool:
-    _all(pool, delete, found)
-  return len(found)
-
-
 def _objects(bucket: str) -> str:
   return f"storage/v1/b/{bucket}/o"
 
@@ -266,7 +265,22 @@ def _object(bucket: str, name: str) -> str:
 
 
 def _entry(found: Mapping[str, str]) -> Entry:
-  return Entry(int(found["size"]), found["crc32c"], int(found["generation"]))
+  return Entry(
+    int(found["size"]),
+    found["crc32c"],
+    int(found["generation"]),
+    found.get("contentEncoding", ""),
+  )
+
+
+def _check_encoding(url: str, encoding: str) -> None:
+  """Refuses what is served as something else than what is stored."""
+  if encoding not in ("", "identity"):
+    raise UserError(
+      f"{url} is stored compressed (Content-Encoding: {encoding}), and is nothing that "
+      f"can be compared: store it as it is (gcloud storage cp {url} FILE, then "
+      f"gcloud storage cp FILE {url})"
+    )
 
 
 def _precondition(if_generation: int | None) -> dict[str, str]:
@@ -289,10 +303,12 @@ def _written(
       found = send()
     except service.NotAsSent:
       continue
-    except Changed:
+    except Changed as error:
       # Ours after all: written at first, then tried again for want of an answer.
-      at = _object(*split(url))
-      found = json.loads(service.ask(url, "GET", at, {})[1])
+      try:
+        found = json.loads(service.ask(url, "GET", _object(*split(url)), {})[1])
+      except NotFound:
+        raise error from None
       if found.get("metadata", {}).get(_OURS) != about["metadata"][_OURS]:
         raise
     return _entry(found)
@@ -308,6 +324,8 @@ def _send_parts(
     while True:
       file.seek(start)
       data = file.read(PART)
+      if not data and start < size:  # it was cut: that would be asked for ever
+        raise service.NotAsSent
       span = f"{start}-{start + len(data) - 1}" if data else "*"
       headers = {"Content-Range": f"bytes {span}/{size}"}
       try:
@@ -316,7 +334,7 @@ def _send_parts(
         raise service.NotAsSent from error
       if body:
         return json.loads(body)
-      start = int(headers["Range"].partition("-")[2]) + 1 if "Range" in headers else 0
+      start = int(headers["range"].partition("-")[2]) + 1 if "range" in headers else 0
 
 
 def _fill(
@@ -334,36 +352,24 @@ def _fill(
 
     def get(start: int) -> None:
       end = min(start + PART, entry.size)
-      headers = {"Range": f"bytes={start}-{end - 1}"}
+      headers = {"Range": f"bytes={start}-{end - 1}", **_AS_IT_IS}
       data = service.ask(url, "GET", at, params, headers)[1]
-      os.pwrite(file.fileno(), data, start)
+      _write_at(file.fileno(), start, data)
       if shown is not None:
         shown.advance(end - start)
 
-    _all(pool, get, list(range(0, entry.size, PART)))
+    threads.each(pool, get, range(0, entry.size, PART))
     os.fsync(file.fileno())  # else a machine that stops leaves a file of zeros
 
 
-def _all(
-  pool: concurrent.futures.Executor, work: Callable[[Any], object], items: Sequence[Any]
-) -> None:
-  """Does `work` on all items; the first error ends what has not begun."""
-  futures = [pool.submit(work, item) for item in items]
-  try:
-    for future in concurrent.futures.as_completed(futures):
-      future.result()
-  except KeyboardInterrupt:
-    with service.interrupted():
-      _end(futures)
-    raise
-  finally:
-    _end(futures)
-
-
-def _end(futures: Sequence[concurrent.futures.Future]) -> None:
-  for future in futures:
-    future.cancel()
-  concurrent.futures.wait(futures)
+def _write_at(file: int, start: int, data: bytes) -> None:
+  """Writes all of `data`: a disk that is nearly full takes a part of it, and only the
+  next write is refused.
+  """
+  left = memoryview(data)
+  while left:
+    written = os.pwrite(file, left, start)
+    left, start = left[written:], start + written
 
 
 @contextlib.contextmanager

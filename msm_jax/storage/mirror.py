@@ -15,7 +15,6 @@ The bucket is what counts; a mirror may be deleted at any time. But what a mirro
 that did not reach the bucket is pushed, or laid aside where both have changed.
 """
 
-import concurrent.futures
 import contextlib
 import json
 import os
@@ -26,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from msm_jax import progress
 from msm_jax.errors import Stopped
-from msm_jax.storage import addresses, bucket, listing, urls, workfiles
+from msm_jax.storage import addresses, bucket, listing, threads, urls, workfiles
 
 _STATE, _INDEX = f"{addresses.OWN}/state.json", f"{addresses.OWN}/index.json"
 _ASIDE = f"{addresses.OWN}/aside"
@@ -198,21 +197,18 @@ class Mirror:
     return {path for path in paths if self._not_before.get(path, 0.0) > now}
 
   def _upload(self, paths: Collection[str], here: Mapping[str, workfiles.Stat]) -> None:
-    with concurrent.futures.ThreadPoolExecutor(bucket.NUM_THREADS) as pool:
-      futures = {pool.submit(self._send, path, here[path]): path for path in paths}
-      try:
-        for future in concurrent.futures.as_completed(futures):
-          self._equal[futures[future]] = here[futures[future]], future.result()
-      finally:
-        for future in futures:
-          future.cancel()
+    def send(path: str) -> None:
+      self._equal[path] = here[path], self._send(path, here[path][1])
 
-  def _send(self, path: str, stat: workfiles.Stat) -> bucket.Entry:
+    with threads.pool() as pool:
+      threads.each(pool, send, paths)
+
+  def _send(self, path: str, size: int) -> bucket.Entry:
     started = time.monotonic()
-    with self._still(path, stat[1]) as still:
+    with self._still(path, size) as still:
       entry = bucket.upload(still, urls.join(self.url, path))
     took = time.monotonic() - started
-    if stat[1] > _WHOLE_BYTES:
+    if size > _WHOLE_BYTES:
       self._not_before[path] = time.monotonic() + (_SHARE - 1) * took
     return entry
 

@@ -7,6 +7,8 @@ back-off, while the service is busy or the line breaks, for `MSM_JAX_BUCKET_PATI
 seconds (default 300). Neither gcsfs nor fsspec is imported before a path is remote.
 """
 
+import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import io
@@ -16,7 +18,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 from msm_jax import exits, progress
@@ -105,7 +107,8 @@ def ask(
   headers: Mapping[str, str] | None = None,
   data: bytes | None = None,
 ) -> tuple[Mapping[str, str], bytes]:
-  """Sends a request until it is answered; returns the headers and the body.
+  """Sends a request until it is answered; returns the headers, by their names in lower
+  case, and the body.
 
   Args:
     url: what it is about, for messages.
@@ -160,7 +163,6 @@ def _send(
   """Returns (status, headers, body); the status is a text when there is no answer."""
   check_installed(url)
   import aiohttp
-  import fsspec.asyn
   import gcsfs.retry
   import google.auth.exceptions
 
@@ -179,10 +181,12 @@ def _send(
       timeout=limits,
       allow_redirects=False,  # 308 says how much of an upload has arrived
     ) as reply:
-      return reply.status, reply.headers, await reply.read()
+      found = reply.headers  # some come twice, which means the same as a list
+      found = {name.lower(): ",".join(found.getall(name)) for name in found}
+      return reply.status, found, await reply.read()
 
   try:
-    return fsspec.asyn.sync(files.loop, send)
+    return _result(url, send(), files.loop)
   except google.auth.exceptions.TransportError as error:
     return exits.one_line(error), {}, b""
   except (
@@ -195,6 +199,20 @@ def _send(
     ) from None
   except (OSError, TimeoutError, aiohttp.ClientError) as error:
     return f"{type(error).__name__} {exits.one_line(error)}".strip(), {}, b""
+
+
+def _result(url: str, work: Coroutine, loop: asyncio.AbstractEventLoop) -> Any:
+  """Returns what a coroutine returns in a loop of another thread; an interrupt waits
+  for no answer.
+  """
+  future = asyncio.run_coroutine_threadsafe(work, loop)
+  try:
+    while not _interrupted.is_set():
+      if concurrent.futures.wait([future], timeout=0.2).done:
+        return future.result()
+  finally:
+    future.cancel()  # if it is not done
+  raise Unreachable(f"{url}: stopped; run again to go on")
 
 
 @functools.lru_cache(maxsize=4)
