@@ -93,6 +93,26 @@ def test_every_study_can_be_tried_offline(config, argument, tmp_path):
 
 
 GOOD = tpu_cases.SETTINGS
+ALL_TARGETS = (  # of which each takes what it needs
+  'image = "lab/msm:1"\n'
+  + GOOD
+  + '[gke]\ncluster = "pods"\n[slurm]\ndirectory = "/shared"\n'
+)
+SLICES = {"compute": "v6e-8", "queued": "v6e-8", "gke": "v6e-8", "slurm": "h100:8"}
+
+
+@pytest.mark.parametrize("target", SLICES)
+def test_a_part_of_a_study_is_asked_for_as_on_a_laptop(target, tmp_path):
+  words = ["--arm=msm_aff+aft", "--seed=0,1", "--config.seeds=(0, 1, 2)"]
+  run = ["run", "--dry_run", "--config=configs/cheese_tiny.py", *words]
+  where = [f"--target={target}", f"--slice={SLICES[target]}", "--cpu_steps=generate"]
+  printed = tpu_cases.render(tmp_path, ALL_TARGETS, [*run, *where])
+  for mode in ("generate", "run"):  # each is told, in whatever quotes its place needs
+    said = re.search(rf"launch\.py {mode} --config=configs/cheese_tiny.py .*", printed)
+    assert "--arm=msm_aff+aft --seed=0,1 " in said[0]
+    assert "--config.seeds=(0, 1, 2)" in said[0].replace("'", "").replace('"', "")
+
+
 RUN = ["run", "--dry_run", "--config=configs/cheese_tiny.py"]
 COMPUTE = [*RUN, "--target=compute", "--slice=v6e-16"]
 # What is wrong -> (tpu.toml, words, what the one line says).
@@ -115,6 +135,9 @@ BAD = {
   "override": (GOOD, [*COMPUTE, "--config.model.embed_dmi=8"], "mean 'embed_dim'?"),
   "no value": (GOOD, [*COMPUTE, "--config.seeds"], "write --config.seeds=VALUE"),
   "value": (GOOD, [*COMPUTE, "--config.model.embed_dim=x"], "embed_dim=x: invalid"),
+  "arm": (GOOD, [*COMPUTE, "--arm=msm"], "--arm=msm is not one of aft, base, msm_aff"),
+  "seed": (GOOD, [*COMPUTE, "--seed=99"], "--seed=99: '99' is not one of"),
+  "no failures": (GOOD, [*COMPUTE, "--max_same_failures=0"], "max_same_failures=0"),
   "no target": (GOOD, RUN, "--target=... is needed (compute, gke, queued, slurm)"),
   "target": (GOOD, [*RUN, "--target=gcp"], "--target=gcp"),
   "no slice": (GOOD, [*RUN, "--target=compute"], "--slice=v6e-16 (or v5p:2x2x2"),

@@ -18,10 +18,16 @@ def config():
   return study.load(STUDY, [])
 
 
-def said(config, slice_, workdir):
+def said(config, slice_, workdir, arm=None):
   lines = []
-  fitting.check(config, slices.parse(slice_), str(workdir), lines.append)
+  fitting.check(config, slices.parse(slice_), str(workdir), lines.append, arm)
   return lines
+
+
+def test_of_one_arm_only_its_own_stages_are_asked_about(config):
+  (line,) = said(config, "v5p-8", "", "aft")
+  assert line.startswith("fit: aft on v5p:2x2x1: ")
+  assert said(config, "v5e-1", "", "base") == ["fit: --arm=base trains nothing"]
 
 
 def test_a_slice_that_is_too_small_is_refused_with_the_smallest_that_may_do(

@@ -137,6 +137,26 @@ def test_a_cloud_that_fails_now_ends_a_verb_with_a_line(cloud):
 
 def test_a_host_that_is_not_there_has_no_log(cloud):
   assert cloud("create", *JOB)[0] == 0
-  answer(cloud, ("list-instances", {"out": [UP]}))
   code, _, err = cloud("logs", "--name=study", "--host=3")
-  assert code == 2 and "--host=3: there are 1" in err
+  assert code == 2 and err == "error: --host=3: study has host 0 alone\n"
+  code, _, err = cloud("logs", "--name=study", "--host=-1")
+  assert code == 2 and "--host=-1" in err and err.count("\n") == 1
+  answer(cloud, ("list-instances|describe", ABSENT))
+  code, _, err = cloud("logs", "--name=study", "--follow")
+  assert code == 2 and "--host=0: machines are not up (absent)" in err
+
+
+def test_a_log_that_cannot_be_read_is_no_success(cloud):
+  assert cloud("create", *JOB)[0] == 0
+  answer(cloud, ("list-instances", {"out": [UP]}), ("ssh", {"out": "", "code": 255}))
+  code, _, err = cloud("logs", "--name=study", "--follow")
+  assert code == 2 and "exit 255" in err and err.count("\n") == 1
+
+
+def test_what_is_finished_needs_no_stop(cloud):
+  assert cloud("create", *JOB)[0] == 0
+  board = board_lib.open_("gs://lab/msm/jobs/study")
+  board.put_attempt("study", board_lib.Attempt(phase="finished"))
+  code, out, _ = cloud("stop", "--name=study")
+  assert code == 0 and "nothing to stop" in out
+  assert not board.is_to_stop() and not any("ssh" in line for line in cloud.fake.told())

@@ -42,7 +42,8 @@ def create() -> None:
     return asked.target.create(asked.each()[0])
   _submit(asked)
   asked.target.create(asked.each()[0])
-  return _say(f"{asked.job.name}: asked for; `python -m tpu status` says when it is up")
+  name = asked.job.name
+  return _say(f"{name}: asked for; `python -m tpu status --name={name}` says how it is")
 
 
 def push() -> None:
@@ -101,6 +102,10 @@ def logs() -> None:
   """Prints the log of one host."""
   _refuse_dry("logs")
   asked, host = asked_lib.known(_say), FLAGS.host
+  most = max(asked.job.at(step).machines.num_hosts for step in asked.job.steps)
+  if host >= most:
+    known = f"hosts 0 to {most - 1}" if most > 1 else "host 0 alone"
+    raise UserError(f"--host={host}: {asked.job.name} has {known}")
   if not FLAGS.follow:
     for step in reversed(asked.job.steps):
       log = asked.board.log(step.name, host)
@@ -116,12 +121,16 @@ def stop() -> None:
   asked = asked_lib.known(_say)
   if FLAGS.dry_run:
     return [asked.target.stop(here) for here in asked.each()] and None
-  asked.board.ask_to_stop()
+  name, board = asked.job.name, asked.board
+  records = [board.attempt(step.name) for step in asked.job.steps]
+  if all(record is not None and record.phase == "finished" for record in records):
+    return _say(f"{name}: is finished: there is nothing to stop")
+  board.ask_to_stop()
   for here in asked.each():
     asked.target.stop(here)
   return _say(
-    f"{asked.job.name}: hosts save and end; machines stay, and cost, until `python -m "
-    "tpu delete`"
+    f"{name}: hosts save and end; machines stay, and cost, until `python -m tpu delete "
+    f"--name={name}`"
   )
 
 
@@ -200,13 +209,14 @@ def _note_gone(asked: Asked) -> None:
 def _tell_price(asked: Asked) -> None:
   machines, provisioning = asked.job.machines, asked.job.provisioning
   chips, hosts = slices.num_chips(machines), machines.num_hosts
+  chips = f"{chips} chips" if chips > 1 else "1 chip"
   price = slices.dollars_per_hour(machines, provisioning, asked.settings)
   kind = getattr(machines, "kind", None) or machines.chip.name
   dollars = f"no price is known: [prices.{kind}] {provisioning.value} in tpu.toml"
   if price is not None:
     dollars = f"${price:,.2f} an hour {provisioning.value.replace('_', ' ')}"
   many = f"{hosts} hosts" if hosts > 1 else "1 host"
-  _say(f"# {machines.name}: {chips} chips, {many}, {dollars}")
+  _say(f"# {machines.name}: {chips}, {many}, {dollars}")
 
 
 def _expected_hosts(target: Target, here: Job) -> tuple[str, ...]:

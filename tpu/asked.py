@@ -65,6 +65,7 @@ def new(say: Callable[[str], None]) -> Asked:
   settings, shell = given.settings(), Shell(dry_run=FLAGS.dry_run)
   name = gcloud.checked_name(FLAGS.name or study.default_name(config_flag))
   config = study.load(config_flag, given.OVERRIDES)
+  study.check_part(config, FLAGS.arm, FLAGS.seed)
   machines = study.machines(config, FLAGS.slice, FLAGS.num_slices)
   steps = study.steps(FLAGS.cpu_steps)
   settings.need(target_name, "bucket")
@@ -72,7 +73,7 @@ def new(say: Callable[[str], None]) -> Asked:
   job = Job(
     name=name,
     config=config_flag,
-    overrides=tuple(given.OVERRIDES),
+    overrides=given.of_study(),
     machines=machines,
     provisioning=given.provisioning(),
     workdir=FLAGS.workdir or remote.workdir_of(settings, name),
@@ -153,7 +154,7 @@ def _check_fit(asked: Asked, say: Callable[[str], None]) -> None:
     return
   from tpu import fitting
 
-  fitting.check(asked.config, machines, asked.job.workdir, say)
+  fitting.check(asked.config, machines, asked.job.workdir, say, FLAGS.arm)
 
 
 def terms(asked: Asked) -> dict[str, Any]:

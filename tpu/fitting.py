@@ -25,6 +25,7 @@ def check(
   machines: Topology,
   workdir: str,
   say: Callable[[str], None],
+  arm: str | None = None,
 ) -> None:
   """Refuses a slice that some stage does not fit.
 
@@ -33,6 +34,7 @@ def check(
     machines: the slices.
     workdir: of the study; a directory may hold what `fit` found.
     say: gets lines for people.
+    arm: only the stages of this one.
 
   Raises:
     UserError: a stage does not fit, or its mesh does not; names what would.
@@ -45,7 +47,9 @@ def check(
   jax.config.update("jax_platforms", "cpu")  # this machine may have an accelerator
   place = pathlib.Path() if urls.is_remote(workdir) else pathlib.Path(workdir)
   experiment = experiment_lib.parse(dict(config))
-  cases, kept = case_lib.find(experiment, place), _kept(workdir)
+  if not experiment.paths(arm):
+    return say(f"fit: --arm={arm} trains nothing")
+  cases, kept = case_lib.find(experiment, place, arm), _kept(workdir)
   _check_mesh(cases, machines, experiment.mesh)
   for case in cases:
     said = _compiled(case, machines, kept)
@@ -53,6 +57,7 @@ def check(
       _check_bound(case, machines, experiment.mesh)
       said = "nothing speaks against it (a count from below; `launch.py fit` compiles)"
     say(f"fit: {case.name} on {machines.name}: {said}")
+  return None
 
 
 def _check_mesh(

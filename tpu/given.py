@@ -17,23 +17,34 @@ FLAGS = flags.FlagValues()
 
 
 def _flag(
-  define: Callable[..., Any], name: str, default: Any, says: str, *kinds: Any
+  define: Callable[..., Any],
+  name: str,
+  default: Any,
+  says: str,
+  *kinds: Any,
+  **limits: int,
 ) -> None:
-  define(name, default, *kinds, says, flag_values=FLAGS)
+  define(name, default, *kinds, says, flag_values=FLAGS, **limits)
 
 
 _flag(flags.DEFINE_bool, "help", False, "print how this is used")
 _flag(flags.DEFINE_string, "config", None, "configs/NAME.py[:ARG]")
 _flag(flags.DEFINE_enum, "target", None, "which kind of cloud", TARGETS)
 _flag(flags.DEFINE_string, "slice", None, "v6e-16, v5p:2x2x2, h100:8")
-flags.DEFINE_integer(
-  "num_slices", None, "so many slices, along `data`", 1, flag_values=FLAGS
+_flag(
+  flags.DEFINE_integer,
+  "num_slices",
+  None,
+  "so many slices, along `data`",
+  lower_bound=1,
 )
 _flag(flags.DEFINE_bool, "spot", False, "cheap, may be taken away at any time")
 _flag(flags.DEFINE_bool, "reserved", False, "from `reservation` in tpu.toml")
 _flag(
   flags.DEFINE_bool, "flex", False, "flex-start: waits for its turn, 7 days at most"
 )
+_flag(flags.DEFINE_string, "arm", None, "of the study: only this one (see launch.py)")
+_flag(flags.DEFINE_string, "seed", None, "of the study: only these: 0,1")
 _flag(flags.DEFINE_string, "name", None, "of the job and its resources")
 _flag(flags.DEFINE_string, "workdir", None, "of the study; default BUCKET/studies/NAME")
 _flag(flags.DEFINE_string, "settings", None, "a file other than tpu.toml")
@@ -42,10 +53,17 @@ _flag(flags.DEFINE_bool, "skip_fit", False, "do not ask whether it fits the slic
 _flag(flags.DEFINE_bool, "keep", False, "run: leave the machines when all is done")
 _flag(flags.DEFINE_bool, "detach", False, "run: leave when all hosts work")
 _flag(flags.DEFINE_list, "cpu_steps", [], "modes for a machine of its own: generate")
-_flag(flags.DEFINE_integer, "max_same_failures", 3, "give up after so many in a row")
-_flag(flags.DEFINE_integer, "host", 0, "logs: of this host")
+_flag(
+  flags.DEFINE_integer,
+  "max_same_failures",
+  3,
+  "give up after so many in a row",
+  lower_bound=1,
+)
+_flag(flags.DEFINE_integer, "host", 0, "logs: of this host", lower_bound=0)
 _flag(flags.DEFINE_bool, "follow", False, "logs: go on as they grow")
 OVERRIDES: list[str] = []  # --config.field=value, as they were given
+_NARROWING = ("arm", "seed")  # flags of launch.py that narrow what a job does
 
 
 def parse(words: Sequence[str]) -> None:
@@ -71,6 +89,12 @@ def lines() -> list[str]:
   return [
     f"  --{flag.name:<18} {flag.help}" for flag in FLAGS.get_flags_for_module(__name__)
   ]
+
+
+def of_study() -> tuple[str, ...]:
+  """Returns what launch.py is told beside --config and --workdir."""
+  asked = ((name, FLAGS[name].value) for name in _NARROWING)
+  return (*(f"--{name}={value}" for name, value in asked if value), *OVERRIDES)
 
 
 def needed(flag: str) -> str:

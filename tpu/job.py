@@ -73,7 +73,7 @@ class Job:
   Attributes:
     name: of every resource: lower-case letters, digits and dashes, at most 40.
     config: for `--config`, relative to the root of the repository.
-    overrides: `--config.field=value` flags as they were given.
+    overrides: what else launch.py is told: `--config.field=value`, `--arm`, `--seed`.
     machines: a TPU slice (or several), or GPUs; of the steps with place 'pod'.
     provisioning: how they are paid for.
     workdir: gs://... or a directory that all hosts share.

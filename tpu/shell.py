@@ -73,14 +73,21 @@ class Shell:
     return self._run(argv, None)
 
   def lines(self, argv: Sequence[str]) -> Iterator[str]:
-    """Yields what a long command prints, line by line."""
+    """Yields what a long command prints, line by line; its stderr is this process's.
+
+    Raises:
+      Failed: it ended with an error.
+    """
     with subprocess.Popen(
       argv, stdout=subprocess.PIPE, text=True, env=self.environment
     ) as process:
       try:
         yield from (line.rstrip("\n") for line in process.stdout)
+        code = process.wait()
       finally:
         process.terminate()
+    if code:
+      raise Failed(argv, code, "see above")
 
   def _run(self, argv: Sequence[str], stdin: str | None) -> str:
     self.need(argv[0])

@@ -91,6 +91,26 @@ def _check_path(config: dict[str, Any], path: str) -> None:
     where, found = f"{where}.{name}", found[name]
 
 
+def check_part(config: dict[str, Any], arm: str | None, seed: str | None) -> None:
+  """Refuses an arm or seeds that the study does not have, as launch.py would.
+
+  Args:
+    config: of the study.
+    arm: as `--arm` names it; None: all.
+    seed: as `--seed` lists them, with commas; None: all.
+
+  Raises:
+    UserError: there is no such arm or seed.
+  """
+  known = [*config["arms"], *(config.get("asked") or {})]
+  if arm is not None and arm not in known:
+    raise UserError(f"--arm={arm} is not one of {', '.join(known)}")
+  seeds = [str(each) for each in config["seeds"]]
+  for one in [] if seed is None else seed.split(","):
+    if one.strip() not in seeds:
+      raise UserError(f"--seed={seed}: {one!r} is not one of {', '.join(seeds)}")
+
+
 def default_name(config: str) -> str:
   """Returns a name for resources: of the file, and of what follows the colon."""
   path, _, argument = config.partition(":")
