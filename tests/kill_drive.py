@@ -5,7 +5,9 @@
 Hosts are directories and processes, the cloud is `fake_tools/gcloud`, the bucket
 `fake_gcs.py`; the rest is what users run. Without --study a small program stands in for
 launch.py that counts, saves and hashes; with it the job is the study of pod_study.py,
-which ends as one that nothing disturbs. Prints what was done when, and what came of it.
+which is then run once more with nothing done to it: both must come to the same, bit for
+bit. Prints what was done when, and what came of it; ends with 0 if that is as it should
+be.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import time
 sys.path[:0] = [str(pathlib.Path(__file__).parents[1])]
 
 import fake_hosts  # noqa: E402
+import study_end  # noqa: E402
 from fake_cloud import HERE, FakeCloud  # noqa: E402
 
 TIMING = {
@@ -160,6 +163,44 @@ def counting(out: pathlib.Path, steps: int = 800, step_s: float = 0.1) -> list[s
   return [str(HERE / "counting_process.py"), str(out), str(steps), str(step_s)]
 
 
+def look_after(
+  root: pathlib.Path, asked: argparse.Namespace, kills: int
+) -> tuple[Outcome, pathlib.Path]:
+  """Runs a job of its own; returns what came of it, and its workdir."""
+  workdir = root / "w"
+  launch = None if asked.study else counting(workdir)
+  timing = TIMING
+  if asked.study:  # starting JAX takes its time
+    timing |= {"lost_s": 20.0, "settle_s": 20.0, "grace_s": 20.0}
+  config = f"tests/pod_study.py:{asked.hosts}"
+  with FakeCloud(
+    root / "c", "compute", asked.hosts, timing, config, workdir, launch
+  ) as cloud:
+    outcome = Drive(cloud, asked.seed).run(kills, asked.limit_s)
+    if outcome.code or outcome.left:
+      print(cloud.said())
+  done = ", ".join(f"{count} x {way}" for way, count in sorted(outcome.kills.items()))
+  print(f"{sum(outcome.kills.values())} kills ({done})")
+  print(
+    f"exit {outcome.code} after {outcome.seconds:.0f} s, {outcome.attempts} attempts, "
+    f"left: {outcome.left or 'nothing'}; {outcome.said}",
+    flush=True,
+  )
+  return outcome, workdir
+
+
+def unlike(hurt: pathlib.Path, straight: pathlib.Path) -> list[str]:
+  """Returns what two studies did not come to alike."""
+  ends = [study_end.of(workdir) for workdir in (hurt, straight)]
+  digests = sum(len(each["digests"]) for each in ends[0].values() if "digests" in each)
+  different = [name for name in ends[0] if ends[0][name] != ends[1][name]]
+  print(
+    f"compared with the undisturbed one: {', '.join(ends[0])} ({digests} digests of "
+    f"arrays): {'unlike: ' + ', '.join(different) if different else 'the same bits'}"
+  )
+  return different
+
+
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--seed", type=int, default=0)
@@ -170,24 +211,15 @@ def main() -> int:
   asked = parser.parse_args()
   with tempfile.TemporaryDirectory(prefix="msm-jax-kills-") as folder:
     root = pathlib.Path(folder)
-    launch = None if asked.study else counting(root / "w")
-    timing = TIMING
-    if asked.study:  # starting JAX takes its time
-      timing |= {"lost_s": 20.0, "settle_s": 20.0, "grace_s": 20.0}
-    config = f"tests/pod_study.py:{asked.hosts}"
-    with FakeCloud(
-      root / "c", "compute", asked.hosts, timing, config, root / "w", launch
-    ) as cloud:
-      outcome = Drive(cloud, asked.seed).run(asked.kills, asked.limit_s)
-      if outcome.code or outcome.left:
-        print(cloud.said())
-  done = ", ".join(f"{count} x {way}" for way, count in sorted(outcome.kills.items()))
-  print(f"{sum(outcome.kills.values())} kills ({done})")
-  print(
-    f"exit {outcome.code} after {outcome.seconds:.0f} s, {outcome.attempts} attempts, "
-    f"left: {outcome.left or 'nothing'}; {outcome.said}"
-  )
-  return 0 if outcome.code in (0, 2) and not outcome.left else 1
+    outcome, hurt = look_after(root / "hurt", asked, asked.kills)
+    if outcome.code not in (0, 2) or outcome.left:
+      return 1
+    if not asked.study or outcome.code:  # stopped with the reason: nothing to compare
+      return 0
+    undisturbed, straight = look_after(root / "straight", asked, 0)
+    if undisturbed.code or undisturbed.left:
+      return 1
+    return 1 if unlike(hurt, straight) else 0
 
 
 if __name__ == "__main__":

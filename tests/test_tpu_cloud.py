@@ -5,6 +5,7 @@ import pathlib
 import time
 
 import pytest
+import study_end
 from fake_cloud import FakeCloud
 
 from msm_jax.storage import bucket, urls
@@ -150,7 +151,7 @@ def test_a_study_that_is_torn_ends_as_the_one_that_nothing_disturbed(
           supervisor = cloud.start()
       assert supervisor.wait(1200) == 0, cloud.said()
       assert not cloud.left()
-      ends[name] = what_came_of_it(brought(workdir, tmp_path / "brought"))
+      ends[name] = study_end.of(brought(workdir, tmp_path / "brought"))
   assert ends["torn"] == ends["straight"]
 
 
@@ -168,19 +169,3 @@ def brought(workdir: str, into: pathlib.Path) -> pathlib.Path:
     entries, {bucket.join(workdir, name): into / name for name in found}
   )
   return into
-
-
-def what_came_of_it(workdir: pathlib.Path) -> dict[str, object]:
-  """Returns the results, and of every run what its last checkpoint holds: digests of
-  all parameters and moments, made from the arrays when they were saved.
-  """
-  from orbax.checkpoint import v1 as ocp
-
-  found = {"results": (workdir / "report" / "results.csv").read_text()}
-  for run in sorted(workdir.glob("runs/*/seed0")):
-    last = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    meta = ocp.load(last)
-    assert meta["step"] == int(last.name) and len(meta["digests"]) > 8 * 30
-    found[run.parent.name] = meta
-  assert set(found) == {"results", "pretrain", "pretrain+aft"}
-  return found
