@@ -9,6 +9,12 @@ A run on many hosts is the same command on each of them. What starts the process
 or, where the cluster is one that JAX knows (Cloud TPU, Slurm, Kubernetes),
 MSM_JAX_DISTRIBUTED=1. On a TPU slice of several hosts nothing needs to be set.
 
+Who is first, writes and speaks, is `jax.process_index() == 0`. On a CPU or GPU that is
+JAX_PROCESS_ID; a TPU numbers its processes itself, whatever is said here, and from one
+start to the next in another order (NovaSky-AI/SkyRL#1252, apple/axlearn#745). So nobody
+may take a process for a host of the same number; JAX_PROCESS_ID=0 is where JAX's own
+service runs, and no more.
+
 An error on one process would leave the others waiting in the next collective for ever,
 so work that all do together ends with `together`: either all go on or all raise.
 """

@@ -2,7 +2,7 @@
 
 Only process 0 speaks; `MSM_JAX_QUIET=1` silences everything. All of it goes to stderr,
 so that stdout stays free for results. Who wants to read how far a run is from a file
-(a supervisor) names it in `MSM_JAX_PROGRESS_FILE`; it is written, quiet or not.
+(a supervisor) names it in `MSM_JAX_PROGRESS_FILE`; process 0 writes it, quiet or not.
 """
 
 import contextlib
@@ -25,15 +25,16 @@ def is_quiet() -> bool:
 
 
 def mute() -> None:
-  """Silences this process: all but process 0 of a run call it."""
+  """Silences this process, and its file: all but process 0 of a run call it."""
   os.environ["MSM_JAX_QUIET"] = "1"
+  os.environ.pop(FILE, None)
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
   """Says nothing inside: for work that is only looked at, such as a plan."""
   before = os.environ.get("MSM_JAX_QUIET")
-  mute()
+  os.environ["MSM_JAX_QUIET"] = "1"
   try:
     yield
   finally:

@@ -39,8 +39,11 @@ def free_port() -> int:
     return probe.getsockname()[1]
 
 
-def make(root: pathlib.Path, names: Sequence[str]) -> None:
-  """Makes the machines of a slice: JAX finds its processes as it would there."""
+def make(root: pathlib.Path, names: Sequence[str], first: int = 0) -> None:
+  """Makes the machines of a slice: JAX finds its processes as it would there.
+
+  Process 0 is on machine `first`, and the others follow it.
+  """
   port = str(free_port())
   for number, name in enumerate(names):
     (root / name / "home").mkdir(parents=True, exist_ok=True)
@@ -48,7 +51,7 @@ def make(root: pathlib.Path, names: Sequence[str]) -> None:
       "FAKE_PORT": port,
       "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
       "JAX_NUM_PROCESSES": str(len(names)),
-      "JAX_PROCESS_ID": str(number),
+      "JAX_PROCESS_ID": str((number - first) % len(names)),
       "JAX_NUM_CPU_DEVICES": "1",
       "JAX_PLATFORMS": "cpu",
     }

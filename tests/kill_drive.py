@@ -192,12 +192,9 @@ def look_after(
 def unlike(hurt: pathlib.Path, straight: pathlib.Path) -> list[str]:
   """Returns what two studies did not come to alike."""
   ends = [study_end.of(workdir) for workdir in (hurt, straight)]
-  digests = sum(len(each["digests"]) for each in ends[0].values() if "digests" in each)
   different = [name for name in ends[0] if ends[0][name] != ends[1][name]]
-  print(
-    f"compared with the undisturbed one: {', '.join(ends[0])} ({digests} digests of "
-    f"arrays): {'unlike: ' + ', '.join(different) if different else 'the same bits'}"
-  )
+  verdict = f"unlike: {', '.join(different)}" if different else "the same bits"
+  print(f"beside the undisturbed one, {', '.join(ends[0])}: {verdict}")
   return different
 
 

@@ -37,6 +37,7 @@ class Local:
     root.mkdir(parents=True, exist_ok=True)
     self.calls: list[str] = []
     self.restarts_itself = False
+    self.first = 0  # machine that has process 0
 
   def check(self, job: Job) -> None:
     """Refuses nothing."""
@@ -50,7 +51,7 @@ class Local:
       fake_hosts.make(self._group(job), names[:1])
       raise Failed(["create"], 1, "half of it was made")
     if not (self._group(job) / names[-1]).exists():
-      fake_hosts.make(self._group(job), names)
+      fake_hosts.make(self._group(job), names, self.first)
     if self.restarts_itself:
       self.push(job, tuple(names))
       self.start(job, job.steps[0], tuple(names))

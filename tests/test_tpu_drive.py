@@ -11,7 +11,7 @@ import pytest
 from drives import Drive
 
 from msm_jax.errors import Stopped, UserError
-from tpu import status
+from tpu import gathering, status
 from tpu.command import marked
 from tpu.job import Step
 from tpu.shell import Failed
@@ -101,6 +101,23 @@ def test_machines_that_are_taken_away_are_replaced_and_the_job_goes_on(tmp_path)
   ]
   assert drive.log(0).count("counting from") == 2  # one log over both machines
   assert not drive.left()
+
+
+def test_how_far_it_is_is_heard_from_whichever_host_has_process_0(tmp_path):
+  orders = [
+    {"host": 0, "step": 8, "code": 1, "times": 1, "says": "ValueError: boom"},
+    {"host": 0, "step": 12, "code": 75, "times": 1},
+  ]
+  drive = Drive(tmp_path, orders=orders)
+  drive.target.first = 1
+  drive.look_after()
+  record = drive.record()
+  assert record.phase == "finished" and record.furthest == {"train count": 11}
+  assert [(each.host, each.at) for each in record.failures] == [(1, "train count")] * 2
+  assert not record.failures[1].counts  # it had come further
+  told = drive.board.progress("study")
+  assert (told["step"], told["of"], told["host"]) == (20, 20, 1)
+  assert gathering.speaker(drive.board, ["other", "study"]) == 1
 
 
 @pytest.mark.slow

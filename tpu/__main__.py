@@ -7,7 +7,7 @@ VERB
   push    bring code and Python to them
   run     all that is not done yet: create, push, start, look after, delete
   status  how far it is, what it cost, what is there
-  logs    of one host: --host=K [--follow]
+  logs    of the host that speaks for all, or --host=K [--follow]
   stop    hosts save and end; machines stay
   delete  remove every machine and whatever else was made
 TARGET
@@ -101,9 +101,13 @@ def status() -> None:
 def logs() -> None:
   """Prints the log of one host."""
   _refuse_dry("logs")
+  from tpu import gathering
+
   asked, host = asked_lib.known(_say), FLAGS.host
   most = max(asked.job.at(step).machines.num_hosts for step in asked.job.steps)
-  if host >= most:
+  if host is None:
+    host = gathering.speaker(asked.board, [step.name for step in asked.job.steps])
+  elif host >= most:
     known = f"hosts 0 to {most - 1}" if most > 1 else "host 0 alone"
     raise UserError(f"--host={host}: {asked.job.name} has {known}")
   if not FLAGS.follow:

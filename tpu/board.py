@@ -5,7 +5,7 @@
     STEP/attempt.json   which attempt this is and how it stands, by host 0
     STEP/names.json     of the machines in the order of their numbers (supervisor)
     STEP/hosts/K.json   a sign of life of host K and how its command ended
-    STEP/progress.json  how far the command is, by host 0
+    STEP/progress.json  how far the command is, by the host where process 0 is
     STEP/logs/host-K.log
     stop                when it is there, hosts save and end
 

@@ -1,12 +1,13 @@
 """What a host tells of its command: its log, and how far it is.
 
 progress.json: at (what is done: 'train a+b seed 0'), phase (generate, prepare, train,
-evaluate), step, of, unit, loss, tokens_per_sec, eta_s, attempt, time (seconds since
-1970, on host 0).
+evaluate), step, of, unit, loss, tokens_per_sec, eta_s, attempt, host (whose process
+speaks for all: any, see `msm_jax/distributed.py`), time (seconds since 1970, there).
 """
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from tpu.attempts import Point
@@ -74,7 +75,7 @@ class Told:
     self.path.unlink(missing_ok=True)
 
   def read(self) -> dict[str, Any] | None:
-    """Returns the fields of progress.json but `attempt`; None before anything is."""
+    """Returns progress.json but `attempt` and `host`; None where another speaks."""
     try:
       found = json.loads(self.path.read_text())
     except (OSError, ValueError):
@@ -83,13 +84,16 @@ class Told:
     phase = next((each for each in _PHASES if at.startswith(each)), "generate")
     return {"at": at, "phase": phase, "step": found.pop("done"), **found}
 
-  def point(self) -> Point:
-    """Returns how far the command came."""
-    found = self.read() or {"at": "", "step": 0}
-    return Point(found["at"], found["step"])
 
-
-def point_on(board: Board, step: str) -> Point:
-  """Returns how far the command of an agent before this one came."""
-  found = board.progress(step) or {"at": "", "step": 0}
+def point_on(board: Board, step: str, attempt: int) -> Point:
+  """Returns how far the command of an attempt came, as whoever spoke told last."""
+  found = board.progress(step)
+  if found is None or found["attempt"] != attempt:
+    return Point()
   return Point(found["at"], found["step"])
+
+
+def speaker(board: Board, steps: Sequence[str]) -> int:
+  """Returns the host whose log has what process 0 says in the step that began last."""
+  told = [found for step in steps if (found := board.progress(step)) is not None]
+  return told[-1].get("host", 0) if told else 0

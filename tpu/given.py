@@ -60,7 +60,13 @@ _flag(
   "give up after so many in a row",
   lower_bound=1,
 )
-_flag(flags.DEFINE_integer, "host", 0, "logs: of this host", lower_bound=0)
+_flag(
+  flags.DEFINE_integer,
+  "host",
+  None,
+  "logs: of this host, else of who speaks",
+  lower_bound=0,
+)
 _flag(flags.DEFINE_bool, "follow", False, "logs: go on as they grow")
 OVERRIDES: list[str] = []  # --config.field=value, as they were given
 _NARROWING = ("arm", "seed")  # flags of launch.py that narrow what a job does

@@ -19,6 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msm_jax import exits, progress
 from msm_jax.errors import Stopped, UserError
@@ -61,8 +62,7 @@ class Agent:
     self._num_hosts = num_hosts
     self._log = gathering.HostLog(state / f"{step}-{host}.log", on, step, host)
     self._told = gathering.Told(state / "progress.json")
-    if host == 0:
-      environment = {**environment, progress.FILE: str(self._told.path)}
+    environment = {**environment, progress.FILE: str(self._told.path)}
     self._command = Command(argv, self._log.path, str(state), environment)
     self._timing = Timing()
     self._leader: attempts.Leader | None = None
@@ -176,7 +176,8 @@ class Agent:
   def _lead(self, record: Attempt | None, stop: bool) -> Attempt:
     """Decides for all; host 0 only."""
     if record is None or not self._taken_up:
-      before = gathering.point_on(self._board, self._step)
+      attempt = record.attempt if record is not None else 0
+      before = gathering.point_on(self._board, self._step, attempt)
       now = self._leader.take_up(record, before)
     else:
       beats = [self._board.beat(self._step, k) for k in range(1, self._num_hosts)]
@@ -184,7 +185,7 @@ class Agent:
         self._leader.names = self._board.names(self._step)
       seen = self._pulse.look([self._beat(), *beats])
       seen[0] = pulse.Seen(host=0, beat=self._beat(), age_s=0.0)
-      now = self._leader.decide(record, seen, self._told.point(), stop)
+      now = self._leader.decide(record, seen, self._point(record), stop)
     if now != record:
       if now.is_over:  # machines may be gone as soon as that is read
         self._gather()
@@ -193,6 +194,19 @@ class Agent:
         self._log.note(f"attempt {now.attempt} {now.phase}: {now.why}")
     self._taken_up = True
     return now
+
+  def _point(self, record: Attempt) -> attempts.Point:
+    """Returns how far the command is, which any of the hosts may tell."""
+    if record.phase != "running":
+      return attempts.Point()
+    told = self._told_now()
+    if told is None:
+      return gathering.point_on(self._board, self._step, record.attempt)
+    return attempts.Point(told["at"], told["step"])
+
+  def _told_now(self) -> dict[str, Any] | None:
+    """Returns what the command of this attempt told here."""
+    return self._told.read() if self._began == self._attempt else None
 
   def _follow(self, record: Attempt) -> int | None:
     """Does what host 0 decided; returns the exit code when that was the end."""
@@ -253,9 +267,9 @@ class Agent:
 
   def _gather(self) -> None:
     self._log.gather()
-    told = self._told.read() if self._host == 0 else None
+    told = self._told_now()
     if told is not None:
-      told = {**told, "attempt": self._attempt}
+      told = {**told, "attempt": self._attempt, "host": self._host}
       self._board.put_progress(self._step, told)
 
   def _say_goodbye(self) -> None:

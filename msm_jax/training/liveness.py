@@ -49,7 +49,7 @@ class Pulse:
     now = time.monotonic()
     limit = f"for {deadline_s:g} s (config.run.process_deadline_s)"
     if now - self._answered > deadline_s:
-      return f"process 0 was not heard of {limit}"
+      return f"JAX's service (in the first process) was not heard of {limit}"
     for number, (said, since) in sorted(self._heard.items()):
       # All may have failed alike: each gets the time to say why.
       if now - since > deadline_s:
@@ -62,7 +62,7 @@ class Pulse:
     count = 0
     while not self._failed.wait(self.every_s):
       count += 1
-      with contextlib.suppress(Exception):  # process 0 is gone: `lost` will say so
+      with contextlib.suppress(Exception):  # the service is gone: `lost` will say so
         self._tell(str(count))
         self._listen()
         self._answered = time.monotonic()
@@ -106,21 +106,23 @@ def _joined():
 def catch_abort(patience_s: float) -> None:
   """Lets an abort that follows from the loss of a process end with 75.
 
-  JAX's runtime aborts a process as soon as its connection to process 0 breaks, and the
-  CPU's collectives may when one is lost in the middle of them; neither has a usable
-  hook. So an abort waits `patience_s` for process 0 to be found gone, or for the
-  watchdog to find another one lost and end the process. Any other abort remains one.
+  JAX's runtime aborts a process as soon as its connection to JAX's service breaks, and
+  the CPU's collectives may when one is lost in the middle of them; neither has a usable
+  hook. So an abort waits `patience_s` for the service to be found gone, or for the
+  watchdog to find another process lost and end this one. Any other abort remains one.
   """
   if _HANDLERS:
     return
   address = _joined().coordinator_address or ""  # given, or found by JAX
   number = distributed.process_index()
+  # Not this number: a TPU numbers its processes itself (`distributed.py`).
+  is_service = _joined().process_id == 0
 
   def on_abort(_: int) -> None:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-      if number and _is_gone(address):
-        say(f"process {number}: process 0 was lost; {GO_ON}")
+      if not is_service and _is_gone(address):
+        say(f"process {number}: the one at {address} was lost; {GO_ON}")
         os._exit(exits.STOPPED)
       time.sleep(0.2)
 
