@@ -58,6 +58,7 @@ class FakeCloud:
     root.mkdir(parents=True, exist_ok=True)
     (root / "tpu.toml").write_text(
       f'bucket = "gs://lab/msm"\nproject = "my-lab-1"\nzone = "{zone}"\n'
+      '[environment]\nJAX_PLATFORMS = "cpu"\n'  # there are no TPUs
     )
     self.environment = os.environ | {
       "FAKE_CLOUD": str(self.state),

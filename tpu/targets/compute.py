@@ -287,8 +287,8 @@ def _provisioned(provisioning: Provisioning, settings: Settings) -> list[str]:
 def _environment(k: int, hosts: tuple[str, ...], num_slices: int) -> dict[str, str]:
   """Returns how host `k` finds the others; within a slice libtpu knows by itself."""
   if len(hosts) == 1:
-    return {}
-  found = {
+    return vms.TPU_ENVIRONMENT
+  found = vms.TPU_ENVIRONMENT | {
     "JAX_COORDINATOR_ADDRESS": f"{hosts[0]}:{JAX_PORT}",
     "JAX_NUM_PROCESSES": str(len(hosts)),
     "JAX_PROCESS_ID": str(k),

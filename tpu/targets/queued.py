@@ -179,7 +179,9 @@ class Queued:
       return self.vms.start(step, hosts, lambda _: vms.CPU_ENVIRONMENT)
     per_slice = slices.hosts_per_slice(job.machines)
     # JAX asks the metadata server, which knows slices, too.
-    environment = {"MSM_JAX_DISTRIBUTED": "1"} if len(hosts) > 1 else {}
+    environment = dict(vms.TPU_ENVIRONMENT)
+    if len(hosts) > 1:
+      environment["MSM_JAX_DISTRIBUTED"] = "1"
     if job.machines.num_slices > 1:
       environment["LIBTPU_INIT_ARGS"] = remote.ABORT_ON_HANGS
     for number in range(job.machines.num_slices):
