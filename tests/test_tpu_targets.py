@@ -1,5 +1,7 @@
 """Targets compute and queued: what they make of what the cloud says."""
 
+import re
+
 import pytest
 import scripted_gcloud
 
@@ -32,6 +34,10 @@ def job(**changes):
     "provisioning": Provisioning.SPOT,
   }
   return Job(**(default | changes))
+
+
+OURS = {"description": vms.named(job())}
+THEIRS = {"description": "msm-jax gs://another-lab/msm/studies/study on v5p-16 spot"}
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def groups(*listed):
   return [
     (rf"list-instances study-{k} ", {"out": each} if each is not None else ABSENT)
     for k, each in enumerate(listed)
-  ] + [("describe", {"out": {"name": "study"}, "always": 1})]
+  ] + [("describe", {"out": OURS, "always": 1})]
 
 
 STOCKOUT = ("ZONE_RESOURCE_POOL_EXHAUSTED", "does not have enough resources available")
@@ -140,11 +146,48 @@ def test_nothing_there_at_all_lists_nothing(fake):
 
 
 def test_create_keeps_what_is_there_if_it_is_ours(fake):
-  ours = {"out": {"description": vms.named(job())}, "always": 1}
-  fake.answer(("create .*study", TAKEN), ("describe", ours))
+  fake.answer(("create .*study", TAKEN), ("describe", {"out": OURS, "always": 1}))
   target(fake).create(job())
   made = [line for line in fake.told() if " create " in line]
   assert len(made) == 3  # the rest is made though the first was there
+
+
+REQUEST = {"state": {"state": "ACTIVE"}, "tpu": {"nodeSpec": [{"node": THEIRS}]}}
+
+
+@pytest.mark.parametrize(
+  ("kind", "of"),
+  [(compute, job()), (queued, job()), (compute, job().at(GENERATE))],
+  ids=["compute", "queued", "cpu"],
+)
+def test_what_a_colleague_has_under_the_same_name_is_neither_used_nor_deleted(
+  fake, kind, of
+):
+  theirs = THEIRS | REQUEST | {"status": "RUNNING"}
+  fake.answer(
+    ("list-instances", {"out": [instance("a"), instance("b")], "always": 1}),
+    ("tpu-vm list", {"out": [NODE], "always": 1}),
+    ("describe", {"out": theirs, "always": 1}),
+    ("create", TAKEN),
+  )
+  one = target(fake, kind)
+  found = one.find(of)
+  assert (found.state, found.hosts, found.resources) == (State.ABSENT, (), ())
+  with pytest.raises(UserError, match=r"--name=study(-cpu)? is taken"):
+    one.create(of)
+  one.delete(of)
+  one.stop(of)
+  assert not any(re.search(" delete | ssh ", line) for line in fake.told())
+
+
+def test_a_group_without_its_template_is_of_whom_its_description_says(fake):
+  for about, state in ((THEIRS, State.ABSENT), (OURS, State.READY)):
+    fake.answer(
+      *groups([instance("a"), instance("b")])[:1],
+      ("instance-templates describe", ABSENT),
+      ("describe", {"out": about, "always": 1}),
+    )
+    assert target(fake).find(job()).state is state
 
 
 @pytest.mark.parametrize("kind", ["compute", "queued"])
@@ -168,7 +211,7 @@ def test_what_is_left_of_another_attempt_at_the_study_is_to_be_deleted_first(fak
 def test_delete_goes_on_where_something_is_gone_already(fake):
   fake.answer(("delete study-0", ABSENT))
   target(fake).delete(job())
-  kinds = [line.split(" delete ")[0] for line in fake.told()]
+  kinds = [line.split(" delete ")[0] for line in fake.told() if " delete " in line]
   assert kinds == [
     "compute instance-groups managed",
     "compute instance-templates",
@@ -224,7 +267,7 @@ def test_a_machine_without_accelerators_is_made_found_and_deleted(fake):
     one = target(fake, kind)
     one.check(cpu) if fake.answer(("account", {"out": "me"})) else None
     one.create(cpu)
-    fake.answer(("describe", {"out": {"status": "RUNNING"}}))
+    fake.answer(("describe", {"out": OURS | {"status": "RUNNING"}}))
     found = one.find(cpu)
     assert (found.state, found.hosts) == (State.READY, ("study-cpu",))
     one.push(cpu, found.hosts)
@@ -234,7 +277,7 @@ def test_a_machine_without_accelerators_is_made_found_and_deleted(fake):
     assert "instances create study-cpu" in told and "instances delete study-cpu" in told
     assert "start study g --env=JAX_PLATFORMS=cpu" in told
     assert "EXTRAS=gcs bash" in told and "launch.py generate" in told
-    fake.answer(("describe", {"out": {"status": "TERMINATED"}}))
+    fake.answer(("describe", {"out": OURS | {"status": "TERMINATED"}}))
     assert one.find(cpu).state is State.PREEMPTED
 
 

@@ -101,7 +101,9 @@ def test_status_is_told_without_the_cloud_and_asks_for_the_step_that_runs(cloud)
   cloud.fake.answer((".", {"err": "ERROR: Network is unreachable", "always": 1}))
   code, out, _ = cloud("status", "--name=study")
   assert code == 0 and "the cloud was not asked" in out and "generate: not begun" in out
-  answer(cloud, ("instances describe study-cpu", {"out": {"status": "RUNNING"}}))
+  ours = "msm-jax gs://lab/msm/studies/study on cpu on_demand"
+  up = {"status": "RUNNING", "description": ours}
+  answer(cloud, ("instances describe study-cpu", {"out": up}))
   assert "in the cloud: ready: RUNNING" in cloud("status", "--name=study")[1]
   board = board_lib.open_("gs://lab/msm/jobs/study")
   board.put_attempt("generate", board_lib.Attempt(phase="finished"))

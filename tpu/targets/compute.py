@@ -13,7 +13,8 @@ each has its own group; how they find each other (MEGASCALE_*) is said by us.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from msm_jax.errors import UserError
@@ -178,20 +179,20 @@ class Compute:
     """Returns what there is."""
     if isinstance(job.machines, Cpu):
       return self.vms.find_cpu(job)
-    doing = f"state of {job.name}"
-    groups = []
-    for number in range(job.machines.num_slices):
-      about = self._about_group(job, number, "list-instances")
-      groups.append(self._gcloud.ask(doing, *about))
+    template = self._described(job, *self._about_template(job))
+    groups = [
+      self._instances(job, number, template)
+      for number in range(job.machines.num_slices)
+    ]
     resources = [
       f"instance-group {_group_name(job, number)}"
       for number, group in enumerate(groups)
       if group is not None
     ]
-    if self._gcloud.ask(doing, *self._about_template(job)) is not None:
+    if template:
       resources.append(f"instance-template {job.name}")
     hosts = slices.hosts_per_slice(job.machines)
-    if hosts > 1 and self._gcloud.ask(doing, *self._about_policy(job)) is not None:
+    if hosts > 1 and self._described(job, *self._about_policy(job)):
       resources.append(f"resource-policy {job.name}")
     state, says = _state(groups, hosts)
     names = [name for group in groups for name in sorted(map(_name, group or ()))]
@@ -201,6 +202,28 @@ class Compute:
       says=says,
       resources=tuple(resources),
     )
+
+  def _described(self, job: Job, *about: str) -> bool | None:
+    """Returns whether something is of this study; None where there is nothing."""
+    found = self._gcloud.ask(f"state of {job.name}", *about)
+    return None if found is None else vms.is_of_study(job, found.get("description", ""))
+
+  def _instances(
+    self, job: Job, number: int, template: bool | None
+  ) -> list[dict[str, Any]] | None:
+    """Returns the instances of a group; None where this study has none.
+
+    Args:
+      job: whose it is.
+      number: of its slice.
+      template: whether that is of this study, which says the same of groups; None: it
+        is not there.
+    """
+    about = self._about_group(job, number, "list-instances")
+    listed = self._gcloud.ask(f"state of {job.name}", *about)
+    if listed is not None and template is None:
+      template = self._described(job, *self._about_group(job, number)) is not False
+    return listed if template else None
 
   def push(self, job: Job, hosts: tuple[str, ...]) -> None:
     """Brings the code into the bucket, and from there to every host."""
@@ -233,14 +256,17 @@ class Compute:
     """Deletes groups, with their machines, then template and policy."""
     if isinstance(job.machines, Cpu):
       return self.vms.delete_cpu(job)
-    doing = f"deletion of {job.name}"
     for number in range(job.machines.num_slices):
-      about = self._about_group(job, number, "delete")
-      self._gcloud.do(doing, *about, absent_ok=True)
-    self._gcloud.do(doing, *self._about_template(job, "delete"), absent_ok=True)
+      self._remove(job, functools.partial(self._about_group, job, number))
+    self._remove(job, functools.partial(self._about_template, job))
     if slices.hosts_per_slice(job.machines) > 1:
-      self._gcloud.do(doing, *self._about_policy(job, "delete"), absent_ok=True)
+      self._remove(job, functools.partial(self._about_policy, job))
     return None
+
+  def _remove(self, job: Job, about: Callable[[str], tuple[str, ...]]) -> None:
+    """Deletes something, if it is there and of this study."""
+    if not self.vms.is_strangers(job, *about("describe")):
+      self._gcloud.do(f"deletion of {job.name}", *about("delete"), absent_ok=True)
 
   def expected_hosts(self, job: Job) -> tuple[str, ...]:
     """Returns stand-ins for the names that the cloud will choose, for a dry run."""

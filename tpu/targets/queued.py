@@ -137,12 +137,17 @@ class Queued:
     about = (*_RESOURCES, "describe", job.name, *self._gcloud.zonal)
     return self._gcloud.ask(f"state of {job.name}", *about)
 
+  def _is_strangers(self, job: Job, found: Mapping[str, Any] | None) -> bool:
+    """Returns whether a described request is of another study."""
+    said = [node.get("description", "") for node in _nodes(found or {})]
+    return not all(vms.is_of_study(job, each) for each in said)
+
   def find(self, job: Job) -> Found:
     """Returns what there is."""
     if isinstance(job.machines, Cpu):
       return self.vms.find_cpu(job)
     found = self._describe(job)
-    if found is None:
+    if found is None or self._is_strangers(job, found):
       return Found(state=State.ABSENT, says="no queued resource")
     resources = (f"queued-resource {job.name}",)
     state, says = _state(found)
@@ -205,6 +210,8 @@ class Queued:
   def stop(self, job: Job) -> None:
     """Sends SIGTERM to what runs."""
     line = self.vms.remote.stop()
+    if not self._gcloud.shell.dry_run and not self.find(job).hosts:
+      return None
     if isinstance(job.machines, Cpu):
       return self.vms.on_all("stop", {job.name: line})
     return self._on_nodes("stop", job, "all", line)
@@ -213,6 +220,8 @@ class Queued:
     """Deletes the request with its nodes."""
     if isinstance(job.machines, Cpu):
       return self.vms.delete_cpu(job)
+    if not self._gcloud.shell.dry_run and self._is_strangers(job, self._describe(job)):
+      return None
     about = (*_RESOURCES, "delete", job.name, *self._gcloud.zonal, "--force")
     self._gcloud.do(f"deletion of {job.name}", *about, absent_ok=True)
     return None

@@ -29,8 +29,8 @@ UBUNTU = (
 )
 EXTRAS = "gcs"  # of pyproject.toml, where there are no TPUs
 CPU_ENVIRONMENT = {"JAX_PLATFORMS": "cpu"}
-# Where no TPU is found or started JAX then says so and ends; it would go on with the CPU
-# if nobody had said anything (`backends` in jax/_src/xla_bridge.py).
+# Where no TPU is found or started JAX then says so and ends; it would go on with the
+# CPU if nobody had said anything (`backends` in jax/_src/xla_bridge.py).
 TPU_ENVIRONMENT = {"JAX_PLATFORMS": "tpu,cpu"}
 _GONE = (
   "STOPPING",
@@ -45,6 +45,11 @@ _GONE = (
 def named(job: Job) -> str:
   """Returns the description of all that belongs to a job."""
   return f"msm-jax {job.workdir} on {job.machines.name} {job.provisioning.value}"
+
+
+def is_of_study(job: Job, said: str) -> bool:
+  """Returns whether a resource's description is one that we gave, for this study."""
+  return said.startswith(f"msm-jax {job.workdir} on ")
 
 
 def common_flags(job: Job, settings: Settings) -> list[str]:
@@ -202,10 +207,20 @@ class Vms:
     if found is not None:
       refuse_others(job, kind, found.get("description", ""), named(job))
 
+  def is_strangers(self, job: Job, *describe: str) -> bool:
+    """Returns whether there is something of that name, and not of this study.
+
+    A colleague's may be called the same; it is neither used nor deleted.
+    """
+    if self.gcloud.shell.dry_run:
+      return False
+    found = self.gcloud.ask(f"whose {job.name} is", *describe)
+    return found is not None and not is_of_study(job, found.get("description", ""))
+
   def find_cpu(self, job: Job) -> Found:
     """Returns what there is of it."""
     found = self.gcloud.ask(f"instance {job.name}", *self._cpu("describe", job))
-    if found is None:
+    if found is None or not is_of_study(job, found.get("description", "")):
       return Found(state=State.ABSENT)
     status = found["status"]
     state = State.PREEMPTED if status in _GONE else State.WAITING
@@ -217,7 +232,8 @@ class Vms:
   def delete_cpu(self, job: Job) -> None:
     """Deletes it, if it is there."""
     doing = f"deletion of instance {job.name}"
-    self.gcloud.do(doing, *self._cpu("delete", job), absent_ok=True)
+    if not self.is_strangers(job, *self._cpu("describe", job)):
+      self.gcloud.do(doing, *self._cpu("delete", job), absent_ok=True)
 
   def _cpu(self, verb: str, job: Job) -> tuple[str, ...]:
     return ("compute", "instances", verb, job.name, *self.gcloud.zonal)
@@ -272,7 +288,7 @@ def refuse_others(job: Job, kind: str, said: str, wanted: str) -> None:
   """
   if said == wanted:
     return
-  if said.startswith(f"msm-jax {job.workdir} on "):
+  if is_of_study(job, said):
     raise UserError(
       f"{job.name}: there is a {kind} of this study already, made for "
       f"{said.rpartition(' on ')[2]}: python -m tpu delete --name={job.name} first"
