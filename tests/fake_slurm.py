@@ -2,8 +2,9 @@
 
 What slurmctld would do is done at the beginning of every call. As there: a signal to
 srun itself kills its tasks; one to a job reaches every process of its tasks; a batch
-script gets no signal unless it is meant (`--signal=B:`); a job that is requeued begins its script anew, and those that wait for
-it go on waiting; one that failed lets them never run. Nodes have a /tmp of their own.
+script gets no signal unless it is meant (`--signal=B:`); a job that is requeued begins
+its script anew, and those that wait for it go on waiting; one that failed lets them
+never run. Nodes have a /tmp of their own.
 """
 
 import contextlib

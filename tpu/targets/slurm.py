@@ -277,9 +277,9 @@ class Slurm:
     if self.shell.dry_run:
       return [], {}
     question = (
-      f"squeue --me --noheader --name={self._names(job)} --format='%j|%i|%T|%r|%N' || "
-      f"exit; cd {self._path(job, '')} 2>/dev/null && grep -H '' -- *.exit 2>/dev/null; "
-      "true"
+      f"squeue --me --noheader --name={self._names(job)} --format='%j|%i|%T|%r|%N' "
+      f"|| exit; cd {self._path(job, '')} 2>/dev/null && "
+      "grep -H '' -- *.exit 2>/dev/null; true"
     )
     return slurm_queue.parse(job, self._ask(question))
 
@@ -323,8 +323,8 @@ class Slurm:
   def _last_words(self, job: Job, *files: str) -> str:
     """Returns the last line of the first file that has any, and a colon."""
     said = self._ask(
-      f"cd {self._path(job, '')} && for file in {' '.join(files)}; do [ ! -s $file ] || "
-      "{ tail -n 1 $file; break; }; done 2>/dev/null; true"
+      f"cd {self._path(job, '')} && for file in {' '.join(files)}; do [ ! -s $file ] "
+      "|| { tail -n 1 $file; break; }; done 2>/dev/null; true"
     )
     return f"{said.strip()}: " if said.strip() else ""
 
