@@ -64,6 +64,8 @@ class Local:
       return Found(state=State.ABSENT)
     names = self._names(job)
     resources = (f"group {job.name}", *(f"machine {p.name}" for p in _within(group)))
+    if (group / "waiting").exists():
+      return Found(state=State.WAITING, resources=resources)
     if (group / "preempted").exists():
       return Found(state=State.PREEMPTED, says="taken away", resources=resources)
     if not all((group / name / "environment.json").exists() for name in names):
@@ -112,10 +114,13 @@ class Local:
         raise Failed(["delete"], 1, "half of it is there still")
     shutil.rmtree(group, ignore_errors=True)
 
-  def preempt(self, job: Job, grace_s: float = 0.0) -> None:
-    """Takes the machines away; the group stays, as in the cloud."""
+  def preempt(self, job: Job, grace_s: float = 0.0, says: bool = True) -> None:
+    """Takes the machines away; the group stays, as in the cloud.
+
+    Unless the cloud `says` so, it is as if they were on their way.
+    """
     group = self._group(job)
-    (group / "preempted").touch()
+    (group / ("preempted" if says else "waiting")).touch()
     for machine in _within(group):
       fake_hosts.take_away(machine, grace_s)
 

@@ -286,6 +286,49 @@ def test_another_job_of_the_same_name_is_refused_while_one_is_under_way(tmp_path
 
 
 @pytest.mark.slow
+def test_machines_that_go_without_a_word_and_do_not_come_back_are_replaced(tmp_path):
+  timing = dataclasses.replace(drives.QUICK, barrier_s=1.0)
+  with Drive(tmp_path, step_s=0.05, timing=timing) as drive:
+    drive.wait_for_step(7)
+    drive.target.preempt(drive.job, says=False)
+    drive.wait_for(lambda: drive.record().phase == "finished")
+  assert drive.error is None, drive.error
+  assert drive.target.calls.count("create") == 2
+  assert "deleting machines that are gone, and did not come back" in "".join(drive.said)
+  assert not list(drive.target.root.iterdir()) and not drive.left()
+
+
+def test_a_job_whose_machines_are_deleted_is_not_begun_again_unasked(tmp_path):
+  with Drive(tmp_path, step_s=0.1) as drive:
+    drive.wait_for_step(3)
+    drive.board.ask_to_stop()  # as `python -m tpu delete` does
+    drive.target.delete(drive.job)
+    drive.wait_for(lambda: drive.error is not None)
+  assert isinstance(drive.error, Stopped) and "run the same command" in str(drive.error)
+  assert drive.target.calls.count("create") == 1 and not drive.left()
+  # Nothing of it is under way any more: another one may have its name.
+  assert drive.record().phase in ("running", "stopped")
+  drive.job = dataclasses.replace(drive.job, overrides=("--config.seeds=1",))
+  drive.look_after()
+  assert drive.record().phase == "finished" and not drive.board.is_to_stop()
+
+
+@pytest.mark.slow
+def test_a_stop_while_machines_are_waited_for_ends_the_wait(tmp_path):
+  drive = Drive(tmp_path)
+  drive.target.create(drive.job)
+  drive.target.preempt(drive.job, says=False)
+  with drive:
+    drive.wait_for(lambda: drive.target.calls.count("find") > 2)
+    drive.board.ask_to_stop()
+    drive.wait_for(lambda: drive.error is not None)
+  assert isinstance(drive.error, Stopped) and "stopped in study" in str(drive.error)
+  drive.target.delete(drive.job)
+  drive.look_after()
+  assert drive.record().phase == "finished" and drive.starts() == [0]
+
+
+@pytest.mark.slow
 def test_machines_that_cannot_be_deleted_are_named(tmp_path):
   drive = Drive(tmp_path)
 

@@ -142,6 +142,8 @@ def delete() -> None:
   """Removes all that was made."""
   asked = asked_lib.known(_say)
   left = []
+  if not FLAGS.dry_run:
+    asked.board.ask_to_stop()  # so that nobody who looks after it makes them again
   for here in asked.each():
     asked.target.delete(here)
     if not FLAGS.dry_run:

@@ -43,16 +43,20 @@ def submit(
 
 def _is_under_way(known: Submission, target: Target, board: Board) -> bool:
   records = [board.attempt(step.name) for step in known.job.steps]
-  if any(record is not None and record.phase != "finished" for record in records):
-    return not any(
-      record is not None and record.phase in ("gave_up", "stopped")
-      for record in records
-    )
-  if all(record is None for record in records):  # asked for, perhaps in vain
-    whole, first = known.job, known.job.at(known.job.steps[0])
-    first = whole if target.restarts_itself else first
-    return target.find(first).state not in (State.ABSENT, State.FAILED)
-  return any(record is None for record in records)
+  phases = [record.phase for record in records if record is not None]
+  if "gave_up" in phases or "stopped" in phases:
+    return False
+  to_do = len(records) - phases.count("finished")
+  if not to_do:
+    return False
+  stops = board.is_to_stop()  # and host 0 has not said yet that all did
+  if (phases and not stops) or known.target != target.name:
+    return True
+  whole, next_ = known.job, known.job.at(known.job.steps[-to_do])
+  found = target.find(whole if target.restarts_itself else next_)
+  if stops:
+    return bool(found.hosts)
+  return found.state not in (State.ABSENT, State.FAILED)  # asked for, perhaps in vain
 
 
 def _refuse_another(known: Submission, new: Submission) -> None:

@@ -166,11 +166,15 @@ class _Supervisor:
     self._note_machines(step, found)
     if found.says:
       self._say("cloud", f"{found.state.value}: {found.says}")
+    if not found.hosts and self._board.is_to_stop():  # and no host to say so
+      self._stopped(step)
     match found.state:
       case State.ABSENT:
         self._create()
       case State.READY:
         self._keep_alive(step, found)
+      case State.WAITING if self._is_away_for_good(step):
+        self._replace("gone, and did not come back", 1)
       case State.PREEMPTED:
         self._taken += 1
         self._replace(found.state.value, self._taken)
@@ -313,6 +317,18 @@ class _Supervisor:
     events = [e.what for e in self._board.events() if e.place == step.place]
     return [what for what in events if what != "asked"][-1:] == ["came"]
 
+  def _is_away_for_good(self, step: Step) -> bool:
+    """Returns whether machines that came went without a word, longer ago than agents
+    wait for one another: flex-start's at the end of their time, say.
+    """
+    if self._target.restarts_itself:
+      return False
+    last = [event for event in self._board.events() if event.place == step.place][-1:]
+    return any(
+      event.what == "went" and time.time() - event.time > self._timing.barrier_s
+      for event in last
+    )
+
   def _add_event(self, what: str, step: Step, why: str = "") -> None:
     event = Event(what=what, place=step.place, time=time.time(), why=why)
     self._board.add_event(event)
@@ -332,8 +348,8 @@ class _Supervisor:
 
   def _stopped(self, step: Step) -> NoReturn:
     raise Stopped(
-      f"{self._job.name}: stopped in {step.name}; its machines are there still: run "
-      "the same command again to go on, or `python -m tpu delete`"
+      f"{self._job.name}: stopped in {step.name}; what there is of its machines stays: "
+      "run the same command again to go on, or `python -m tpu delete`"
     )
 
   def _give_back(self) -> str:
