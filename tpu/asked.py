@@ -132,7 +132,7 @@ def _target(
   if name == "gke":
     from tpu.targets import gke
 
-    return gke.Gke(settings, shell)
+    return gke.Gke(settings, shell, archive)
   from tpu.targets import slurm
 
   return slurm.Slurm(settings, shell, archive)

@@ -76,7 +76,7 @@ class Shell:
     """Yields what a long command prints, line by line; its stderr is this process's.
 
     Raises:
-      Failed: it ended with an error.
+      Failed: it ended with an error, of which it told people itself.
     """
     with subprocess.Popen(
       argv, stdout=subprocess.PIPE, text=True, env=self.environment

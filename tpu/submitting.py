@@ -37,6 +37,7 @@ def submit(
     goes_on = dataclasses.replace(submission, job=known.job, time=known.time)
     board.submit(goes_on)
     return goes_on
+  _clear(known, target)
   _begin_again(known, submission, board)
   return submission
 
@@ -57,6 +58,21 @@ def _is_under_way(known: Submission, target: Target, board: Board) -> bool:
   if stops:
     return bool(found.hosts)
   return found.state not in (State.ABSENT, State.FAILED)  # asked for, perhaps in vain
+
+
+def _machines(job: Job, target: Target) -> list[Job]:
+  """Returns the job as each of its kinds of machines sees it, in the order of steps."""
+  if target.restarts_itself:
+    return [job]
+  return list(dict.fromkeys(job.at(step) for step in job.steps))
+
+
+def _clear(known: Submission, target: Target) -> None:
+  """Deletes what failed in an earlier life, and was kept: it fails this one, too."""
+  if known.target == target.name:
+    for machines in _machines(known.job, target):
+      if target.find(machines).state is State.FAILED:
+        target.delete(machines)
 
 
 def _refuse_another(known: Submission, new: Submission) -> None:

@@ -169,7 +169,7 @@ class _Supervisor:
     if not found.hosts and self._board.is_to_stop():  # and no host to say so
       self._stopped(step)
     match found.state:
-      case State.ABSENT:
+      case State.ABSENT if not self._is_over(step):
         self._create()
       case State.READY:
         self._keep_alive(step, found)

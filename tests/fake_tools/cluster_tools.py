@@ -70,6 +70,8 @@ def get(cluster: dict, rest: list[str]) -> None:
     print(" ".join(cluster["secrets"].get(options[0], {})))
   elif kind in ("localqueues.kueue.x-k8s.io", "serviceaccounts"):
     known = cluster["queues" if kind[0] == "l" else "serviceaccounts"]
+    if known is None:
+      die(f'error: the server doesn\'t have a resource type "{kind.split(".")[0]}"')
     if options[0] in known:
       print(f"{kind}/{options[0]}")
   else:
@@ -122,11 +124,17 @@ def delete(cluster: dict, rest: list[str]) -> None:
 
 def logs(rest: list[str]) -> None:
   folder = ROOT / "pods" / rest[0]
+  if not (folder / "log").exists():
+    die(f'container "agent" in pod "{rest[0]}" is waiting to start: ContainerCreating')
+  if "--tail=1" in rest:
+    print(*(folder / "log").read_text().splitlines()[-1:], sep="\n")
+    return
   with (folder / "log").open() as log:
     while True:
+      is_over = "--follow" not in rest or (folder / "exit").exists()
       sys.stdout.write(log.read())
       sys.stdout.flush()
-      if "--follow" not in rest or (folder / "exit").exists():
+      if is_over:
         return
       time.sleep(0.05)
 

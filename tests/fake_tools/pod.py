@@ -11,7 +11,15 @@ import sys
 signal.signal(signal.SIGTERM, lambda *_: None)  # of the command alone
 folder = pathlib.Path(sys.argv[1])
 process = subprocess.Popen(sys.argv[2:])
-(folder / "pid").write_text(str(process.pid))
+
+
+def put(name: str, number: int) -> None:
+  """Writes a file that is whole as soon as it is there."""
+  new = folder / f"{name}.new"
+  new.write_text(str(number))
+  new.rename(folder / name)
+
+
+put("pid", process.pid)
 code = process.wait()
-(folder / "exit.new").write_text(str(code if code >= 0 else 128 - code))
-(folder / "exit.new").rename(folder / "exit")
+put("exit", code if code >= 0 else 128 - code)

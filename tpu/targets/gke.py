@@ -5,14 +5,16 @@ next step begin, whether somebody looks after it or not. See jobset.py for what 
 about which end of a pod, image.py for what runs in it.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 from msm_jax.errors import UserError
+from tpu.archive import Archive
 from tpu.job import Job, State, Step
 from tpu.settings import Settings
-from tpu.shell import Shell
+from tpu.shell import Failed, Shell
 from tpu.targets import Found, jobset
 from tpu.targets import pods as pods_lib
 from tpu.targets.image import Image
@@ -31,6 +33,7 @@ class Gke:
 
   settings: Settings
   shell: Shell
+  archive: Archive
 
   name = "gke"
   restarts_itself = True
@@ -61,13 +64,12 @@ class Gke:
 
   def create(self, job: Job) -> None:
     """Submits the job, or lets one that was stopped go on."""
-    self.push(job, ())
     text = jobset.render(job, self.settings, self._image(job).name)
     there, _ = self._there(job)
-    if there is not None and (pods_lib.is_deleting(there) or pods_lib.ended(there)):
-      self.delete(job)
-      there = None
-    if there is None:
+    if there is None or pods_lib.is_deleting(there) or pods_lib.ended(there):
+      self.push(job, ())
+      if there is not None:
+        self.delete(job)
       self._kubectl.do("create", "--filename=-", stdin=text)
     elif f'{jobset.DIGEST}: "{pods_lib.annotation(there, jobset.DIGEST)}"' not in text:
       raise UserError(
@@ -87,11 +89,12 @@ class Gke:
     if pods_lib.is_deleting(there):
       return Found(state=State.DELETING, resources=resources)
     ended = pods_lib.ended(there)
-    if ended:
-      state = State.READY if ended["type"] == "Completed" else State.FAILED
-      says = f"{ended['type'].lower()}: {ended.get('message', '')}"
-      says += pods_lib.last_exit(pods)
-      return Found(state=state, says=says, resources=resources)
+    says = f"{ended.get('type', '').lower()}: {ended.get('message', '')}"
+    if pods_lib.condition(there, "Failed"):
+      says += self._last_words(pods)
+      return Found(state=State.FAILED, says=says, resources=resources)
+    if ended:  # whoever has more to do nevertheless is to `create` it anew
+      return Found(state=State.ABSENT, says=says, resources=resources)
     if self._is_stopped(there):  # `create` lets it go on
       return Found(state=State.ABSENT, says="stopped", resources=resources)
     hosts = self._hosts(job, pods)
@@ -137,7 +140,17 @@ class Gke:
     return Kubectl(self.settings, self.shell)
 
   def _image(self, job: Job) -> Image:
-    return Image(job, self.settings, self.shell)
+    return Image(job, self.settings, self.shell, self.archive.sha)
+
+  def _last_words(self, pods: list[dict[str, Any]]) -> str:
+    """Returns how a host that failed ended, and what it said last."""
+    for pod, code in pods_lib.failed(pods)[:1]:
+      words: list[str] = []
+      with contextlib.suppress(Failed, UserError):  # its node is gone, and its log
+        said = self._kubectl.ask("logs", pod, "--container=agent", "--tail=1")
+        words = said.strip().splitlines()[-1:]
+      return ": ".join([f"; {pod} ended with {code}", *words])
+    return ""
 
   def _there(self, job: Job) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """Returns the JobSet, if there is one, and its pods."""
@@ -154,7 +167,7 @@ class Gke:
     """Returns step -> host -> its newest pod."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     steps = {step.name: step for step in job.steps}
-    for pod in sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]):
+    for pod in sorted(pods, key=pods_lib.age):
       labels = pod["metadata"]["labels"]
       step = steps.get(labels.get(f"{_LABEL}/replicatedjob-name"))
       if step is not None:
@@ -221,7 +234,9 @@ class Gke:
     """Stops or lets go on; Kueue, which does that too, must be told instead."""
     if self.settings.gke.queue and not self.shell.dry_run:
       workload = self._workload(there)
-      if workload and workload["spec"].get("active", True) is suspend:
+      if workload is None:
+        raise Failed(["kubectl"], 1, f"Kueue has not seen {job.name} yet")
+      if workload["spec"].get("active", True) is suspend:
         name = f"{_WORKLOADS}/{pods_lib.name(workload)}"
         self._kubectl.patch(name, {"active": not suspend})
     elif there["spec"].get("suspend", False) is not suspend:

@@ -13,6 +13,7 @@ from tpu.settings import Settings
 from tpu.shell import Failed, Shell
 
 CLOUD_BUILD = "tpu/templates/cloudbuild.yaml"
+_TIMEOUT_S = 3600.0  # of a build, or of gigabytes on their way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Image:
   job: Job
   settings: Settings
   shell: Shell
+  tree: str  # hash of the working tree, which is what can be built
 
   @property
   def exists_already(self) -> bool:
@@ -41,10 +43,16 @@ class Image:
     """Builds and pushes the image where that is to be done.
 
     Raises:
-      UserError: it cannot be built or pushed.
+      UserError: it cannot be built or pushed, or is of code that is not here.
     """
     if self.exists_already or self._is_pushed():
       return
+    if self.job.code != self.tree:
+      raise UserError(
+        f"--name={self.job.name}: {self.name} is not in its registry (or gcloud cannot "
+        "see it), and the code here is another: go on from where it was submitted, or "
+        f"python -m tpu delete --name={self.job.name} and run it again"
+      )
     if self.shell.dry_run or self._has_docker():
       self._build_here()
     else:
@@ -108,8 +116,9 @@ class Image:
     )
 
   def _do(self, argv: list[str], way_out: str) -> None:
+    patient = dataclasses.replace(self.shell, timeout_s=_TIMEOUT_S)
     try:
-      self.shell.do(argv)
+      patient.do(argv)
     except Failed as error:
       words = error.said.strip().splitlines() or ["no reason given"]
       raise UserError(f"{' '.join(argv[:2])}: {words[-1]}: {way_out}") from None

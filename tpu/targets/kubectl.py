@@ -32,6 +32,11 @@ _WAYS_OUT = (
     "or later)",
   ),
   (
+    r"the server doesn't have a resource type \"(localqueues|workloads)",
+    "{context} has no Kueue: install it (kueue.sigs.k8s.io/docs/installation), or "
+    "leave out gke.queue",
+  ),
+  (
     r"field \"?\w+\"? does not exist|strict decoding error|unknown field",
     "JobSet of {context} is too old: install v0.8 or later "
     "(jobset.sigs.k8s.io/docs/installation)",

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from msm_jax import exits
+
 
 def name(thing: dict[str, Any]) -> str:
   """Returns the name of an object."""
@@ -17,6 +19,15 @@ def annotation(thing: dict[str, Any], name: str) -> str | None:
 def is_deleting(thing: dict[str, Any]) -> bool:
   """Returns whether an object is on its way out."""
   return "deletionTimestamp" in thing["metadata"]
+
+
+def age(pod: dict[str, Any]) -> tuple[str, bool]:
+  """Returns what pods are sorted by, the newest last.
+
+  Times are of whole seconds: of two in one, what has not ended came later.
+  """
+  is_over = pod["status"].get("phase") in ("Succeeded", "Failed")
+  return pod["metadata"]["creationTimestamp"], not is_over
 
 
 def condition(thing: dict[str, Any], kind: str, status: str = "True") -> dict[str, Any]:
@@ -59,11 +70,12 @@ def pending(pod: dict[str, Any]) -> str:
   return condition(pod, "PodScheduled", "False").get("message", "")
 
 
-def last_exit(pods: list[dict[str, Any]]) -> str:
-  """Returns with what the first host that failed ended, for people."""
-  for pod in pods:
+def failed(pods: list[dict[str, Any]]) -> list[tuple[str, int]]:
+  """Returns names of pods that failed and with what, those that meant it last (75)."""
+  found = []
+  for pod in sorted(pods, key=age, reverse=True):
     for container in pod["status"].get("containerStatuses", []):
       code = container.get("state", {}).get("terminated", {}).get("exitCode")
       if code:
-        return f"; {name(pod)} ended with {code}"
-  return ""
+        found.append((name(pod), code))
+  return sorted(found, key=lambda each: each[1] == exits.STOPPED)
