@@ -60,19 +60,14 @@ def _is_under_way(known: Submission, target: Target, board: Board) -> bool:
   return found.state not in (State.ABSENT, State.FAILED)  # asked for, perhaps in vain
 
 
-def _machines(job: Job, target: Target) -> list[Job]:
-  """Returns the job as each of its kinds of machines sees it, in the order of steps."""
-  if target.restarts_itself:
-    return [job]
-  return list(dict.fromkeys(job.at(step) for step in job.steps))
-
-
 def _clear(known: Submission, target: Target) -> None:
   """Deletes what failed in an earlier life, and was kept: it fails this one, too."""
-  if known.target == target.name:
-    for machines in _machines(known.job, target):
-      if target.find(machines).state is State.FAILED:
-        target.delete(machines)
+  if known.target != target.name:
+    return
+  each = [known.job.at(step) for step in known.job.steps]
+  for machines in [known.job] if target.restarts_itself else dict.fromkeys(each):
+    if target.find(machines).state is State.FAILED:
+      target.delete(machines)
 
 
 def _refuse_another(known: Submission, new: Submission) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from msm_jax.errors import Stopped, UserError
-from tpu import pulse, status, submitting
+from tpu import ending, pulse, status, submitting
 from tpu import timing as timing_lib
 from tpu.board import Beat, Board, Event, Submission
 from tpu.board_files import Unreachable
@@ -22,7 +22,6 @@ _MOST_TRIES = 10  # of one deed that fails
 _MOST_REFUSALS = 3  # of one that a person might have to mend
 _MOST_STARTS = 3  # of agents that are never heard of, before machines are replaced
 _MOST_BROKEN = 2  # times that machines are replaced for that
-_LET_END_S = 60.0  # for what ends by itself when its work is over
 _SAID_EVERY_S = 30.0
 _ASLEEP_S = 30.0  # a look that comes so late follows a sleep of this machine
 
@@ -356,7 +355,7 @@ class _Supervisor:
     """Deletes the machines; returns what is left, as a phrase, '' for nothing."""
     if self._keep:
       return ""
-    self._let_end()
+    ending.wait(self._target, self._job, self._timing.look_s)
     steps = {self._machines_of(step): step for step in self._job.steps}
     for tries in range(1, _MOST_TRIES + 1):
       left = [name for step in steps.values() for name in self._let_go(step)]
@@ -364,21 +363,6 @@ class _Supervisor:
         return ""
       time.sleep(self._timing.backoff(tries))
     return f"could not be deleted: {', '.join(left)}: `python -m tpu delete`"
-
-  def _let_end(self) -> None:
-    """Waits a while for hosts that end by themselves.
-
-    The board says that the work is over before the agents have ended, and Slurm would
-    note a job as cancelled that is deleted then.
-    """
-    deadline = time.monotonic() + _LET_END_S
-    while self._target.restarts_itself and time.monotonic() < deadline:
-      try:
-        if not self._target.find(self._job).hosts:
-          return
-      except _AT_FAULT:
-        return  # deleting says so, and is tried again
-      time.sleep(self._timing.look_s)
 
   def _let_go(self, step: Step) -> tuple[str, ...]:
     """Deletes the machines of a step; returns what of them is left."""
