@@ -13,11 +13,8 @@ import os
 import pathlib
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -234,6 +231,8 @@ def _waits(pod: dict[str, Any], reason: str, message: str) -> None:
 
 
 def _start(cluster, name: str, pod: dict[str, Any], container: dict[str, Any]) -> None:
+  import subprocess  # here, as most calls need none
+
   folder = pathlib.Path(cluster["root"]) / "pods" / name
   (folder / "home").mkdir(parents=True)
   given = _environment(cluster, pod, container)
@@ -241,7 +240,7 @@ def _start(cluster, name: str, pod: dict[str, Any], container: dict[str, Any]) -
   own = {"HOME": str(folder / "home"), _MARK: str(folder)}
   with (folder / "log").open("ab") as log:
     # Through a shell that ends at once: the pod is nobody's child here.
-    runner = [sys.executable, str(_RUNNER), str(folder), *command]
+    runner = [sys.executable, "-S", str(_RUNNER), str(folder), *command]
     subprocess.run(
       ["sh", "-c", '"$@" &', "sh", *runner],
       check=True,
@@ -290,6 +289,8 @@ def _environment(cluster, pod, container) -> dict[str, str]:
 
 
 def _port(cluster: dict[str, Any], step: str) -> str:
+  import socket
+
   ports = cluster.setdefault("ports", {})
   if step not in ports:
     with socket.socket() as probe:
@@ -374,7 +375,7 @@ def add(cluster: dict[str, Any], manifest: dict[str, Any]) -> None:
   """Adds a JobSet."""
   cluster["environment"] = dict(os.environ)  # stands for that of the image
   name = manifest["metadata"]["name"]
-  manifest["metadata"]["uid"] = uuid.uuid4().hex
+  manifest["metadata"]["uid"] = os.urandom(16).hex()
   status = {"conditions": [], "restarts": 0, "restartsCountTowardsMax": 0}
   cluster["jobsets"][name] = manifest | {"status": status}
   if "kueue.x-k8s.io/queue-name" in manifest["metadata"].get("labels", {}):

@@ -14,7 +14,6 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -179,6 +178,8 @@ def _reason(slurm: dict[str, Any], job: dict[str, Any]) -> str:
 
 
 def _start(slurm: dict[str, Any], number: str, job: dict[str, Any]) -> None:
+  import subprocess  # here, as most calls need none
+
   folder = _folder(slurm, number)
   given = {
     "SLURM_JOB_ID": number,

@@ -64,7 +64,7 @@ class OnGke:
     self.settings = cloud_jobs.some_settings(
       bucket=str(tmp_path), labels={}, **(settings or {})
     )
-    players = dict.fromkeys(("kubectl", "docker", "gcloud"), "cluster_tools.py")
+    players = dict.fromkeys(("kubectl", "docker", "gcloud"), "cluster_tools")
     self.environment = tools.put(
       tmp_path / "bin", players, {"FAKE_CLUSTER": str(self.root)}
     )
@@ -87,7 +87,7 @@ class OnGke:
     deadline = time.monotonic() + seconds
     while not what():
       assert time.monotonic() < deadline, (self.pods(), self.logs())
-      time.sleep(0.02)
+      time.sleep(0.05)
       self.pods()  # which lets it go on
 
   def wait_for_step(self, number):

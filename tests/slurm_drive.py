@@ -56,7 +56,7 @@ class OnSlurm:
     names = ("sbatch", "squeue", "scancel", "scontrol", "srun", "sacct", "ssh", "scp")
     self.environment = tools.put(
       tmp_path / "bin",
-      dict.fromkeys(names, "slurm_tools.py"),
+      dict.fromkeys(names, "slurm_tools"),
       {"FAKE_SLURM": str(self.root), "USER": "me", "TMPDIR": str(tmp_path)},
     )
     archive = Archive(sha=self.job.code, data=packed())
@@ -78,7 +78,7 @@ class OnSlurm:
     deadline = time.monotonic() + seconds
     while not what():
       assert time.monotonic() < deadline, (self.jobs(), self.logs())
-      time.sleep(0.02)
+      time.sleep(0.05)
       self.jobs()
 
   def wait_for_step(self, number):

@@ -4,7 +4,6 @@ FAKE_CLUSTER names its folder. What a command does not know it refuses, as the r
 Runs without packages (python -S), which takes a fraction of the time.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -23,18 +22,19 @@ def die(said: str) -> None:
 
 
 def kubectl(arguments: list[str]) -> None:
-  parser = argparse.ArgumentParser()
-  parser.add_argument("--context")
-  parser.add_argument("--namespace")
-  asked, rest = parser.parse_known_args(arguments)
+  asked = {"--context": "", "--namespace": ""}
+  rest = [word for word in arguments if word.partition("=")[0] not in asked]
+  asked |= dict(word.split("=") for word in arguments if word not in rest)
   with fake_cluster.opened(ROOT) as cluster:
     if rest == ["config", "get-contexts", "--output=name"]:
       print("\n".join(cluster["contexts"]))
       return
-    if asked.context not in cluster["contexts"]:
-      die(f'error: context "{asked.context}" does not exist')
-    if asked.namespace != "default":
-      die(f'Error from server (NotFound): namespaces "{asked.namespace}" not found')
+    if asked["--context"] not in cluster["contexts"]:
+      context = asked["--context"]
+      die(f'error: context "{context}" does not exist')
+    if asked["--namespace"] != "default":
+      namespace = asked["--namespace"]
+      die(f'Error from server (NotFound): namespaces "{namespace}" not found')
     if said := os.environ.get("FAKE_KUBECTL_SAYS"):
       die(said)
     verbs = {"explain": explain, "get": get, "create": create, "patch": patch}

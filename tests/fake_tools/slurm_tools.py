@@ -6,9 +6,7 @@ is not there. Runs without packages (python -S).
 
 import os
 import pathlib
-import shutil
 import signal
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -94,6 +92,8 @@ def scontrol(words: list[str]) -> None:
       print(f"JobId={words[3]} JobName={job['name']} JobState={job['state']} Nice=0")
     return
   assert words[0] == "requeue", words
+  import subprocess  # here, as most calls need none
+
   # The caller is part of what is requeued, and is ended with it: another process does.
   with fake_slurm.opened(ROOT) as slurm:
     if "requeue" not in slurm["jobs"][words[1]]["options"]:
@@ -111,6 +111,9 @@ def scontrol(words: list[str]) -> None:
 
 
 def srun(words: list[str]) -> None:
+  import shutil
+  import subprocess
+
   split = words.index("bash")
   known = {"kill-on-bad-exit", "wait", "open-mode", "output"}
   options = parsed(words[:split], known)
@@ -157,6 +160,8 @@ def ssh(words: list[str]) -> None:
 
 
 def scp(words: list[str]) -> None:
+  import shutil
+
   quiet, source, target = words
   assert quiet == "-q" and target.startswith("me@login:"), words
   shutil.copyfile(source, target.partition(":")[2])

@@ -18,15 +18,15 @@ def put(
 
   Args:
     folder: where the scripts go.
-    tools: name -> the file here that plays it.
+    tools: name -> the module here that plays it.
     environment: more variables.
   """
   folder.mkdir(parents=True, exist_ok=True)
   for name, player in tools.items():
     script = folder / name
-    script.write_text(
-      f'#!/bin/sh\nexec {sys.executable} -S {_HERE / player} {name} "$@"\n'
-    )
+    # Imported, not run: then it is compiled once.
+    code = f"import sys; sys.path.insert(0, '{_HERE}'); import {player}"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -S -c "{code}" {name} "$@"\n')
     script.chmod(0o755)
   for name in ("python", "python3"):
     script = folder / name
