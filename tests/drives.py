@@ -137,10 +137,12 @@ class Drive:
     """Returns how far the command counted and saved."""
     return json.loads((self.out / "count").read_text())[0]
 
-  def starts(self) -> list[int]:
-    """Returns from where host 0 began, each time."""
+  def starts(self, of: int = 0) -> list[int]:
+    """Returns from where a process began, each time; 1 perhaps from where 0 saved."""
     lines = [line.split() for line in self.trace()]
-    return [int(n) for host, word, n in lines if host == "0" and word == "start"]
+    return [
+      int(n) for process, word, n in lines if (process, word) == (str(of), "start")
+    ]
 
   def record(self, step: str = "study") -> board_lib.Attempt:
     """Returns how the step stands."""

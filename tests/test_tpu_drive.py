@@ -37,7 +37,7 @@ def test_a_job_is_created_started_finished_and_deleted(tmp_path):
   assert drive.record().phase == "finished"
   assert not list(drive.target.root.iterdir()) and not drive.left()
   for host in range(2):  # every host has its log
-    assert "counting from 0" in drive.log(host)
+    assert f"counting from {drive.starts(host)[0]}\n" in drive.log(host)
     assert "the command ended with 0" in drive.log(host)
   told = drive.board.progress("study")
   assert (told["at"], told["step"], told["of"]) == ("train count", 20, 20)

@@ -12,6 +12,7 @@ targets/       how machines are got and given back, one file per kind of cloud
 templates/     texts that targets fill in
 supervisor.py  looks after a job: creates, starts, recreates, gives up
 submitting.py  whether a job is new, goes on, or contradicts one under way
+presence.py    when machines came and went
 status.py      how far a job is, what it cost, what went wrong, what is there
 host.py        runs on every machine: waits for the others, runs the command again
 attempts.py    what host 0 decides; pulse.py: which hosts live

@@ -20,7 +20,6 @@ Exit codes: 0 done, 2 you can fix it, 75 stopped on purpose (run again to go on)
 
 import difflib
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 from msm_jax import exits
@@ -31,6 +30,7 @@ from tpu.asked import Asked
 from tpu.board import Unreachable
 from tpu.given import FLAGS
 from tpu.job import Job
+from tpu.presence import Presence
 from tpu.shell import Failed
 from tpu.targets import Target
 
@@ -141,19 +141,19 @@ def stop() -> None:
 def delete() -> None:
   """Removes all that was made."""
   asked = asked_lib.known(_say)
+  if FLAGS.dry_run:
+    return [asked.target.delete(here) for here in asked.each()] and None
+  asked.board.ask_to_stop()  # so that nobody who looks after it makes them again
   left = []
-  if not FLAGS.dry_run:
-    asked.board.ask_to_stop()  # so that nobody who looks after it makes them again
   for here in asked.each():
     asked.target.delete(here)
-    if not FLAGS.dry_run:
-      left += asked.target.find(here).resources
-  if FLAGS.dry_run:
-    return
+    left += asked.target.find(here).resources
   if left:
     raise UserError(f"{asked.job.name}: still there: {', '.join(left)}: run again")
-  _note_gone(asked)
-  _say(f"{asked.job.name}: everything that was made is gone; {asked.job.workdir} stays")
+  for step in asked.job.steps:
+    Presence(asked.board).gone(step, "deleted")
+  name, workdir = asked.job.name, asked.job.workdir
+  return _say(f"{name}: everything that was made is gone; {workdir} stays")
 
 
 VERBS = {
@@ -198,18 +198,6 @@ def _submit(asked: Asked) -> None:
     job=asked.job, target=asked.target.name, **asked_lib.terms(asked)
   )
   submitting.submit(submission, asked.target, asked.board, _say)
-
-
-def _note_gone(asked: Asked) -> None:
-  """Ends the count of dollars."""
-  from tpu.board import Event
-
-  events = asked.board.events()
-  for place in dict.fromkeys(step.place for step in asked.job.steps):
-    known = [e.what for e in events if e.place == place and e.what != "asked"]
-    if known[-1:] == ["came"]:
-      gone = Event(what="went", place=place, time=time.time(), why="deleted")
-      asked.board.add_event(gone)
 
 
 def _tell_price(asked: Asked) -> None:

@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 from msm_jax.errors import Stopped, UserError
 from tpu import ending, pulse, status, submitting
 from tpu import timing as timing_lib
-from tpu.board import Beat, Board, Event, Submission
+from tpu.board import Beat, Board, Submission
 from tpu.board_files import Unreachable
 from tpu.job import Job, State, Step
+from tpu.presence import Presence
 from tpu.shell import Failed
 from tpu.targets import Found, Target
 from tpu.timing import Timing
@@ -118,6 +119,7 @@ class _Supervisor:
     self._submission, self._job = submission, submission.job
     self._timing = submission.timing
     self._target, self._board = target, board
+    self._presence = Presence(board)
     self._keep, self._detach, self._say_line = keep, detach, say
     self._said: dict[str, tuple[str, float]] = {}
     self._failed: dict[str, int] = {}  # deed -> times in a row
@@ -162,7 +164,7 @@ class _Supervisor:
         self._stopped(step)
     found = self._target.find(self._at_step)
     self._there = found.resources
-    self._note_machines(step, found)
+    self._presence.note(step, found)
     if found.says:
       self._say("cloud", f"{found.state.value}: {found.says}")
     if not found.hosts and self._board.is_to_stop():  # and no host to say so
@@ -172,13 +174,18 @@ class _Supervisor:
         self._create()
       case State.READY:
         self._keep_alive(step, found)
-      case State.WAITING if self._is_away_for_good(step):
+      case State.WAITING if self._is_away_for_good(step):  # flex-start's time is over
         self._replace("gone, and did not come back", 1)
       case State.PREEMPTED:
         self._taken += 1
         self._replace(found.state.value, self._taken)
       case State.FAILED if not self._is_over(step):
         self._give_up(f"{self._target.name}: {found.says or 'the machines failed'}")
+
+  def _is_away_for_good(self, step: Step) -> bool:
+    """Returns whether machines went longer ago than agents wait for one another."""
+    away_s = 0.0 if self._target.restarts_itself else self._presence.away_s(step)
+    return away_s > self._timing.barrier_s
 
   def _is_over(self, step: Step) -> bool:
     """Returns whether hosts ended the step meanwhile; their word is better."""
@@ -192,7 +199,7 @@ class _Supervisor:
     for earlier in self._job.steps[:number]:
       if (used := self._machines_of(earlier)) not in later:
         self._deed("delete", lambda used=used: self._target.delete(used))
-        self._note_gone(earlier, "its steps are done")
+        self._presence.gone(earlier, "its steps are done")
     self._step, self._at_step = step, self._machines_of(step)
     self._num_hosts = self._job.at(step).machines.num_hosts
     self._pulse = pulse.Pulse(self._num_hosts, self._timing.look_s + _ASLEEP_S)
@@ -217,7 +224,7 @@ class _Supervisor:
     if time.monotonic() < self._create_at:
       return
     self._say("deed", f"asking for {self._at_step.machines.name}")
-    self._add_event("asked", self._step)
+    self._presence.asked(self._step)
     self._pulse.expect_new(self._beats())
     self._deed("create", lambda: self._target.create(self._at_step))
     self._starts, self._patient_until = 0, float("-inf")
@@ -301,37 +308,6 @@ class _Supervisor:
       there = f"; still there: {', '.join(self._there)}" if self._there else ""
       raise UserError(f"{error}{there}: mend that, then run the same command again")
 
-  def _note_machines(self, step: Step, found: Found) -> None:
-    """Writes down when machines came and went, for what they cost."""
-    if found.state is not State.READY:
-      self._note_gone(step, found.state.value)
-    elif not self._were_here(step):
-      self._add_event("came", step)
-
-  def _note_gone(self, step: Step, why: str) -> None:
-    if self._were_here(step):
-      self._add_event("went", step, why)
-
-  def _were_here(self, step: Step) -> bool:
-    events = [e.what for e in self._board.events() if e.place == step.place]
-    return [what for what in events if what != "asked"][-1:] == ["came"]
-
-  def _is_away_for_good(self, step: Step) -> bool:
-    """Returns whether machines that came went without a word, longer ago than agents
-    wait for one another: flex-start's at the end of their time, say.
-    """
-    if self._target.restarts_itself:
-      return False
-    last = [event for event in self._board.events() if event.place == step.place][-1:]
-    return any(
-      event.what == "went" and time.time() - event.time > self._timing.barrier_s
-      for event in last
-    )
-
-  def _add_event(self, what: str, step: Step, why: str = "") -> None:
-    event = Event(what=what, place=step.place, time=time.time(), why=why)
-    self._board.add_event(event)
-
   def _finish(self) -> None:
     self._say("phase", f"{self._job.name}: finished")
     left = self._give_back()
@@ -373,7 +349,7 @@ class _Supervisor:
       self._say("trouble", str(error))
     try:
       found = self._target.find(job)
-      self._note_machines(step, found)
+      self._presence.note(step, found)
     except _AT_FAULT as error:
       return (f"whatever there is of {job.name} ({error})",)
     return found.resources
