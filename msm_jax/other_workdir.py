@@ -13,6 +13,7 @@ from msm_jax import records
 from msm_jax.errors import UserError
 from msm_jax.storage import bucket, inputs
 
+_FOLDERS = ("tokenizer", "rows", "corpus")  # small files are in the top and in these
 _TOP = ("config.json", "versions.json", ".tokenizer.json")
 _MANIFEST = re.compile(r"(rows|corpus)/[^/]+/manifest\.json")
 _DONE = "done.json"
@@ -48,19 +49,32 @@ def fetch(
       return True
     return name in [f"{run}/{_DONE}" for run in runs]
 
-  small = inputs.local(url, where, wanted=is_small, variant=f"{runs[-1]}, small")
+  def listed(url: str, *folders: str) -> dict[str, bucket.Entry]:
+    found = bucket.level(url)[0]  # of everything there might be a million
+    for folder in (*_FOLDERS, *folders):
+      inner = bucket.ls(bucket.join(url, folder))
+      found |= {f"{folder}/{name}": entry for name, entry in inner.items()}
+    for name in (f"{run}/{_DONE}" for run in runs):
+      if entry := bucket.stat(bucket.join(url, name)):
+        found[name] = entry
+    return found
+
+  small = inputs.local(
+    url, where, wanted=is_small, variant=f"{runs[-1]}, small", listed=listed
+  )
   if not weights:
     return small
   steps = {run: _last(small / run / _DONE) for run in runs}
   if step is not None:
     steps[runs[-1]] = step
   _check(url, runs[-1], step, where)
-  below = tuple(f"{run}/checkpoints/{last}/" for run, last in steps.items())
+  below = tuple(f"{run}/checkpoints/{last}" for run, last in steps.items())
   return inputs.local(
     url,
     where,
     wanted=lambda name: is_small(name) or name.startswith(below),
     variant=f"{runs[-1]}, steps {list(steps.values())}",
+    listed=lambda url: listed(url, *below),
   )
 
 
@@ -73,7 +87,6 @@ def _check(url: str, run: str, step: int | None, where: str) -> None:
   if step is None:
     return
   at = bucket.join(url, run, "checkpoints")
-  names = {name.split("/")[0] for name in bucket.ls(at)}
-  steps = {int(name) for name in names if name.isdigit()}
+  steps = {int(name) for name in bucket.level(at)[1] if name.isdigit()}
   if step not in steps:
     raise UserError(f"{where}: {at} has no step {step}: it has {sorted(steps)}")

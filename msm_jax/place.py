@@ -9,6 +9,7 @@ own, `MSM_JAX_MIRROR`/<key of the URL>; hosts share nothing but the bucket.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,9 +18,9 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from msm_jax import distributed, progress, workers
+from msm_jax import distributed, faults, progress, workers
 from msm_jax.errors import Stopped, UserError
-from msm_jax.storage import addresses, cache, lease, urls, workfiles
+from msm_jax.storage import addresses, cache, lease, locks, urls, workfiles
 from msm_jax.storage.mirror import Mirror
 from msm_jax.storage.pushing import Pusher
 
@@ -79,11 +80,18 @@ def opened(workdir: str | None, mode: str) -> Iterator[str | None]:
 @contextlib.contextmanager
 def _by_address(url: str, root: pathlib.Path) -> Iterator[None]:
   """Has errors of its block name files as they are called in the bucket: there is where
-  they are mended, or deleted to be made again.
+  they are mended, or deleted to be made again. But for room: that is needed here.
   """
   try:
     yield
-  except (UserError, Stopped) as error:
+  except Exception as error:
+    if full := faults.refused(error, (errno.ENOSPC, errno.EDQUOT)):
+      raise UserError(
+        f"{root}, where {url} is worked on: {os.strerror(full[1])}: make room, or set "
+        f"{MIRROR} to another disk, then run again to go on"
+      ) from error
+    if not isinstance(error, UserError | Stopped):
+      raise
     kind = UserError if isinstance(error, UserError) else Stopped
     raise kind(str(error).replace(str(root), url)) from error
 
@@ -124,11 +132,13 @@ def _at(url: str, root: pathlib.Path, mode: str) -> Iterator[None]:
 
 def _look(url: str, root: pathlib.Path, mode: str) -> None:
   """Brings the local files up to date, unless a run of this machine does so."""
-  mirror = Mirror(url, root)
-  with _locked(root) as is_ours:
+  addresses.write(root, url)
+  with _pulling(url, root), _locked(root) as is_ours:
     if is_ours:
       all_ = mode not in _LOOKS
-      mirror.pull(keeps_ours=True, wanted=lambda path: all_ or _is_looked_at(path))
+      Mirror(url, root).pull(
+        keeps_ours=True, wanted=lambda path: all_ or _is_looked_at(path)
+      )
 
 
 def _is_looked_at(path: str) -> bool:
@@ -138,21 +148,24 @@ def _is_looked_at(path: str) -> bool:
 
 @contextlib.contextmanager
 def _locked(root: pathlib.Path) -> Iterator[bool]:
-  """Yields whether no other process of this machine uses the mirror."""
+  """Yields whether no run of this machine uses the mirror, and keeps others out."""
   with (root / addresses.OWN / "lock").open("a") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      yield False
-      return
-    yield True
+    yield locks.take(file, fcntl.LOCK_EX | fcntl.LOCK_NB) is not False
+
+
+def _pulling(url: str, root: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+  """Lets one process at a time bring a mirror up to date; the others wait for it."""
+  said = f"{url}: another process of this machine pulls it; waiting"
+  return locks.alone(root / addresses.OWN / "pull", said)
 
 
 class _Session:
   """A run that writes: on process 0 a lease and a pusher, on the others a follower."""
 
   def __init__(self, url: str, root: pathlib.Path):
-    self._url, self._mirror = url, Mirror(url, root)
+    self._url = url
+    self._lease = lease.Lease(urls.join(url, addresses.OWN, "lease.json"), url)
+    self._mirror = Mirror(url, root, self._lease.is_ours)
     self._files = contextlib.ExitStack()
     self._heart: lease.Heart | None = None
     self._pusher: Pusher | None = None
@@ -163,17 +176,20 @@ class _Session:
     Raises:
       UserError: another run works there.
     """
+    root = self._mirror.root
     with contextlib.ExitStack() as files:
-      if not files.enter_context(_locked(self._mirror.root)):
+      with _pulling(self._url, root):  # who only looks has the lock while it pulls
+        is_free = files.enter_context(_locked(root))
+      if not is_free:
         if not waits:
           return False
         raise UserError(f"{self._url} is in use by another process of this machine")
-      own = lease.Lease(urls.join(self._url, addresses.OWN, "lease.json"), self._url)
-      if not own.take(waits=waits):
+      if not self._lease.take(waits=waits):
         return False
-      self._heart = lease.Heart(own, _stop)
+      self._heart = lease.Heart(self._lease, _stop)
       try:
-        self._mirror.pull(keeps_ours=True)
+        with _pulling(self._url, root):
+          self._mirror.pull(keeps_ours=True)
         self._mirror.push()  # what a run before could not
       except BaseException:
         self._heart.end()

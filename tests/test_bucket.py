@@ -1,7 +1,9 @@
 """Objects in a bucket: whole or not at all, whatever befalls the requests."""
 
+import functools
 import pathlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -16,14 +18,14 @@ import fake_gcs
 
 pytest.importorskip("gcsfs")
 from msm_jax.errors import UserError
-from msm_jax.storage import bucket, threads
+from msm_jax.storage import bucket, threads, transfers
 
 KIB = 1024
 
 
 @pytest.fixture
 def gcs(monkeypatch):
-  monkeypatch.setattr(bucket, "PART", 256 * KIB)
+  monkeypatch.setattr(transfers, "PART", 256 * KIB)
   monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "8")
   with fake_gcs.FakeGcs("bucket") as fake, fake.environment():
     yield fake
@@ -48,13 +50,13 @@ def files_of(directory: pathlib.Path) -> dict[str, bytes]:
 
 
 def up(directory: pathlib.Path, tree, url: str) -> None:
-  bucket.upload_all({bucket.join(url, name): directory / name for name in tree})
+  transfers.upload_all({bucket.join(url, name): directory / name for name in tree})
 
 
 def down(url: str, directory: pathlib.Path) -> None:
   entries = {bucket.join(url, name): each for name, each in bucket.ls(url).items()}
   names = {at: directory / at.removeprefix(f"{url}/") for at in entries}
-  bucket.download_all(entries, names)
+  transfers.download_all(entries, names, directory.parent)
 
 
 NUISANCES = ["", "503", "429", "reset", "lost", "truncate", "corrupt", "short"]
@@ -90,7 +92,7 @@ def test_an_outage_is_waited_out_and_a_long_one_ends_the_work(
     bucket.read_bytes("gs://bucket/k")
   (tmp_path / "f").write_bytes(bytes(700 * KIB))
   with pytest.raises(bucket.Unreachable):
-    bucket.upload(tmp_path / "f", "gs://bucket/f")
+    transfers.upload(tmp_path / "f", "gs://bucket/f")
 
 
 def interrupted_after(delay_s: float, work: Callable[[], None]) -> float:
@@ -115,14 +117,15 @@ def test_an_interrupt_does_not_wait_for_an_outage(gcs, tmp_path, monkeypatch, fa
   for i in range(40):
     gcs.put("bucket", f"d/{i}", bytes(10))
   entries = {f"gs://bucket/d/{n}": e for n, e in bucket.ls("gs://bucket/d").items()}
-  paths = {at: tmp_path / at.rpartition("/")[2] for at in entries}
+  paths = {at: tmp_path / "d" / at.rpartition("/")[2] for at in entries}
+  load = functools.partial(transfers.download_all, entries, paths, tmp_path)
   gcs.faults = fake_gcs.plan([["alt=media", [], fault]])
   for delay_s in (0.0, 0.001, 0.003, 0.01, 0.1):  # also while work is handed out
-    took_s = interrupted_after(delay_s, lambda: bucket.download_all(entries, paths))
+    took_s = interrupted_after(delay_s, load)
     assert took_s < 20  # of the 100 that it would be tried again
   gcs.faults = lambda call, n: ""
-  bucket.download_all(entries, paths)
-  assert len(files_of(tmp_path)) == 40
+  load()
+  assert len(files_of(tmp_path / "d")) == 40
 
 
 def test_no_more_requests_at_a_time_than_said(gcs, tmp_path):
@@ -138,13 +141,11 @@ def test_what_always_arrives_damaged_never_becomes_a_file(gcs, tmp_path):
   with pytest.raises(bucket.Unreachable, match="CRC32C"):
     bucket.read_bytes("gs://bucket/k")
   with pytest.raises(bucket.Unreachable, match="CRC32C"):
-    bucket.download_all(
-      {"gs://bucket/k": bucket.stat("gs://bucket/k")}, {"gs://bucket/k": tmp_path / "k"}
-    )
+    down("gs://bucket", tmp_path / "k")
   for size in (3, 700 * KIB):
     (tmp_path / "f").write_bytes(bytes(size))
     with pytest.raises(bucket.Unreachable, match="CRC32C"):
-      bucket.upload(tmp_path / "f", "gs://bucket/f")
+      transfers.upload(tmp_path / "f", "gs://bucket/f")
   assert gcs.store.names("bucket") == ["k"]
   assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
@@ -154,6 +155,20 @@ def test_a_file_that_is_half_there_is_never_seen(gcs, tmp_path):
   gcs.faults = fake_gcs.plan([["alt=media", [4], "404"]])
   with pytest.raises(bucket.NotFound):
     down("gs://bucket/d", tmp_path / "d")
+  assert files_of(tmp_path) == {}
+
+
+def test_a_disk_that_takes_a_part_of_a_write_is_full_and_not_the_line_damaged(
+  gcs, tmp_path
+):
+  gcs.put("bucket", "d/big", random.Random(0).randbytes(256 * KIB))
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100 * KIB, before[1]))
+  try:
+    with pytest.raises(OSError, match="File too large"):
+      down("gs://bucket/d", tmp_path / "d")
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
   assert files_of(tmp_path) == {}
 
 
@@ -184,10 +199,10 @@ def test_what_exists_is_an_object_or_has_some_below(gcs):
 def test_a_write_says_what_it_replaces(gcs, tmp_path, size):
   path = tmp_path / "f"
   path.write_bytes(bytes(size))
-  first = bucket.upload(path, "gs://bucket/k", if_generation=0)
+  first = transfers.upload(path, "gs://bucket/k", if_generation=0)
   with pytest.raises(bucket.Changed, match="somebody else wrote it"):
-    bucket.upload(path, "gs://bucket/k", if_generation=0)
-  second = bucket.upload(path, "gs://bucket/k", if_generation=first.generation)
+    transfers.upload(path, "gs://bucket/k", if_generation=0)
+  second = transfers.upload(path, "gs://bucket/k", if_generation=first.generation)
   with pytest.raises(bucket.Changed):
     bucket.delete("gs://bucket/k", if_generation=first.generation)
   assert bucket.delete("gs://bucket/k", if_generation=second.generation)
@@ -198,7 +213,7 @@ def test_a_write_whose_answer_is_lost_was_ours_all_the_same(gcs, tmp_path, size)
   path = tmp_path / "f"
   path.write_bytes(bytes(size))
   gcs.faults = fake_gcs.plan([["(POST|PUT) /upload.*(multipart|id=)", [1, 3], "lost"]])
-  entry = bucket.upload(path, "gs://bucket/k", if_generation=0)
+  entry = transfers.upload(path, "gs://bucket/k", if_generation=0)
   assert entry == bucket.stat("gs://bucket/k")
   # One of many that write the same is told that it was first, and no other.
   told = []

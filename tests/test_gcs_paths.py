@@ -4,9 +4,11 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -138,6 +140,12 @@ def test_a_study_begins_from_a_run_in_a_bucket(gcs, trained, tmp_path, at):
     if "alt=media" in call and "checkpoints" in call
   }
   assert len(steps) == 1
+  # Of all steps the names are asked for, of the one that is read the files.
+  listings = [urllib.parse.unquote(call) for call in gcs.calls if "?prefix=" in call]
+  asked = [call for call in listings if "delimiter=" not in call]
+  places = {re.search(r"prefix=studies/w/(.*?)/?&", call)[1] for call in asked}
+  checkpoints = f"runs/msm/seed0/checkpoints/{steps.pop()}"
+  assert places == {"tokenizer", "rows", "corpus", checkpoints}
   assert "still" not in downloaded(gcs).replace("rows%2Fstill%2Fmanifest", "").replace(
     "corpus%2Fstill%2Fmanifest", ""
   )

@@ -1,10 +1,14 @@
 """A workdir on a bucket and its mirror: equal after every push and every pull."""
 
+import itertools
 import json
 import os
 import pathlib
 import random
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -15,7 +19,16 @@ import fake_gcs
 
 pytest.importorskip("gcsfs")
 from msm_jax.errors import Stopped, UserError
-from msm_jax.storage import bucket, lease, listing, mirror, pushing, threads, workfiles
+from msm_jax.storage import (
+  bucket,
+  lease,
+  listing,
+  mirror,
+  pushing,
+  service,
+  threads,
+  workfiles,
+)
 
 URL = "gs://bucket/s/study"
 
@@ -170,6 +183,148 @@ def test_a_push_that_was_killed_leaves_a_dataset_whole_or_unnamed(
   assert ours.push() == [] and named(gcs) == files_of(ours.root)
 
 
+_PUSH = """
+import pathlib, sys
+from msm_jax.storage import mirror, threads
+threads.NUM = 1
+ours = mirror.Mirror(sys.argv[1], pathlib.Path(sys.argv[2]), lambda: True)
+ours.pull(keeps_ours=True)
+(ours.root / "evals" / "old").unlink()
+ours.push()
+"""
+
+
+@pytest.mark.slow  # a process for each
+def test_a_push_that_is_killed_between_any_two_requests_loses_nothing(gcs, tmp_path):
+  """And the next run on that machine pushes what had been written since."""
+  drawn = {f"corpus/c/{i}": bytes([i]) for i in range(3)}
+  drawn |= {"corpus/c/manifest.json": b"{}", "evals/x.jsonl": b"1\n2\n"}
+  for at in range(100):
+    root = tmp_path / f"{at}" / "a"
+    for name in gcs.store.names("bucket"):
+      gcs.store.delete("bucket", name, {})
+    gcs.faults = fake_gcs.plan([])
+    ours = pulled(root)
+    write(root, {"config.json": b"1", "evals/x.jsonl": b"1\n", "evals/old": b"x"})
+    ours.push()
+    write(root, drawn)
+    writes = "^(POST|PUT|DELETE) "
+    gcs.faults = fake_gcs.plan([[writes, [at + 1], "slow 1000"]])
+    del gcs.calls[:]
+    process = subprocess.Popen([sys.executable, "-c", _PUSH, URL, root])
+    while process.poll() is None and at >= sum(
+      re.match(writes, call) is not None for call in list(gcs.calls)
+    ):
+      time.sleep(0.01)
+    process.kill()
+    gcs.faults = fake_gcs.plan([])
+    fresh = files_of(pulled(tmp_path / f"{at}" / "b").root)
+    corpus = {path for path in fresh if path.startswith("corpus")}
+    assert corpus in (set(), set(drawn) - {"evals/x.jsonl"})
+    with (root / "evals" / "x.jsonl").open("ab") as file:
+      file.write(b"3\n")
+    back = mirror.Mirror(URL, root, lambda: True)
+    back.pull(keeps_ours=True)
+    assert back.push() == []
+    found = named(gcs)
+    assert found == files_of(root)
+    found.pop("evals/old", None)  # a deletion that was not pushed is forgotten
+    assert found == {**drawn, "config.json": b"1", "evals/x.jsonl": b"1\n2\n3\n"}
+    assert not (root / ".mirror" / "aside").exists()
+    if process.wait() == 0:  # it was not killed any more
+      break
+  assert at > 6
+
+
+def test_who_may_write_replaces_what_another_left_and_who_may_not_is_refused(
+  gcs, tmp_path
+):
+  asleep = pulled(tmp_path / "a")
+  write(asleep.root, {"evals/x.jsonl": b"1\n", "evals/y.jsonl": b"1\n"})
+  asleep.push()
+  awake = mirror.Mirror(URL, tmp_path / "b", lambda: True)
+  awake.pull(keeps_ours=True)
+  write(awake.root, {"evals/x.jsonl": b"1\n2\n"})
+  awake.push()
+  write(asleep.root, {"evals/x.jsonl": b"old", "evals/y.jsonl": b"old", "z": b"old"})
+  with pytest.raises(bucket.Changed):
+    asleep.push()
+  write(awake.root, {"evals/y.jsonl": b"1\n2\n", "z": b"new"})
+  awake.push()
+  assert named(gcs) == files_of(awake.root)
+  # An answer that never came to the one who may write, and an index by another hand.
+  gcs.put("bucket", "s/study/.mirror/index.json", b'{"files": {}}')
+  write(awake.root, {"last": b"1"})
+  awake.push()
+  assert named(gcs) == files_of(awake.root)
+
+
+def test_an_index_that_does_not_arrive_is_an_error_at_the_end(
+  gcs, tmp_path, monkeypatch
+):
+  monkeypatch.setenv(pushing.EVERY, "60")
+  monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "0.1")
+  ours = pulled(tmp_path / "a")
+  ours.push()
+  pusher = pushing.Pusher(ours)
+  write(ours.root, {"a": b"1"})
+  gcs.faults = fake_gcs.plan([["POST ", list(range(2, 99)), "503"]])
+  with pytest.raises(Stopped, match=r"the index of its files did not reach the bucket"):
+    pusher.close()
+  gcs.faults = fake_gcs.plan([])
+  assert "a" not in named(gcs)
+  back = mirror.Mirror(URL, tmp_path / "a", lambda: True)
+  back.pull(keeps_ours=True)
+  back.push()
+  assert named(gcs) == {"a": b"1"}
+
+
+def test_a_pull_that_ends_early_is_not_taken_for_what_was_written_here(
+  gcs, tmp_path, monkeypatch
+):
+  ours = pulled(tmp_path / "a")
+  write(ours.root, {f"evals/{i}": bytes([i]) for i in range(8)})
+  ours.push()
+  monkeypatch.setattr(threads, "NUM", 1)
+  gcs.faults = fake_gcs.plan([["alt=media.*generation", [5], "403"]])
+  with pytest.raises(UserError, match="access refused"):
+    pulled(tmp_path / "b")
+  gcs.faults = fake_gcs.plan([])
+  assert 0 < len(files_of(tmp_path / "b")) < 8
+  write(ours.root, {f"evals/{i}": b"new" for i in range(8)})
+  ours.push()
+  assert files_of(pulled(tmp_path / "b").root) == files_of(ours.root)
+  assert not (tmp_path / "b" / ".mirror" / "aside").exists()
+
+
+def test_who_looks_while_a_dataset_is_pushed_sees_all_of_it_or_nothing(
+  gcs, tmp_path, monkeypatch
+):
+  ours = pulled(tmp_path / "a")
+  write(ours.root, {"config.json": b"1", "rows/r/1": b"1"})
+  ours.push()
+  corpus = {f"corpus/c/{i}": b"x" for i in range(4)}
+  ask = service.ask
+  for moment in range(12):  # before which request of who looks it is pushed
+    if moment % 2:
+      shutil.rmtree(ours.root / "corpus")
+    else:
+      write(ours.root, corpus)
+    count = itertools.count()
+
+    def asked(*request, count=count, moment=moment):
+      if next(count) == moment:
+        monkeypatch.setattr(service, "ask", ask)
+        ours.push()
+      return ask(*request)
+
+    monkeypatch.setattr(service, "ask", asked)
+    found = set(files_of(pulled(tmp_path / f"{moment}").root))
+    monkeypatch.setattr(service, "ask", ask)
+    assert found - {"config.json", "rows/r/1"} in (set(), set(corpus)), moment
+    ours.push()
+
+
 def test_files_that_did_not_reach_the_bucket_are_kept_and_pushed(gcs, tmp_path):
   ours = pulled(tmp_path / "a")
   write(ours.root, {"a": b"1", "b": b"1", "c": b"1"})
@@ -318,6 +473,27 @@ def test_a_living_run_keeps_its_workdir_and_a_dead_one_is_followed(gcs, monkeypa
   assert lost.wait(5) and heart.lost
   heart.end()
   assert bucket.exists(at)  # the second's
+
+
+def test_a_beat_that_arrived_unanswered_is_ours_and_a_lease_that_was_deleted_comes_back(
+  gcs, monkeypatch
+):
+  at = f"{URL}/.mirror/lease.json"
+  first = lease.Lease(at, URL)
+  assert first.take()
+  monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "0.2")
+  gcs.faults = fake_gcs.plan([["POST ", [1], "lost"], ["", [], "reset"]])
+  with pytest.raises(Stopped):
+    first.beat()
+  gcs.faults = fake_gcs.plan([])
+  first.beat()
+  bucket.delete(at)
+  first.beat()
+  assert first.is_ours()
+  gcs.put("bucket", "s/study/.mirror/lease.json", b"{}")
+  assert not first.is_ours()
+  with pytest.raises(bucket.Changed):
+    first.beat()
 
 
 def test_a_lease_that_is_given_back_is_free_at_once(gcs):

@@ -1,8 +1,11 @@
 """Where a command works: a local directory, or the mirror of one on a bucket."""
 
+import errno
 import os
 import pathlib
 import signal
+import threading
+import time
 
 import pytest
 
@@ -87,6 +90,38 @@ def test_who_looks_writes_nothing_and_is_never_refused(gcs, mode):
     pathlib.Path(other, "report", "x").write_text("1")
   assert gcs.store.names("bucket") == before
   assert {call.split()[0] for call in gcs.calls} == {"GET"}
+
+
+def test_who_looks_waits_for_another_that_pulls_and_a_run_does_so_too(gcs):
+  with place.opened(URL, "run") as found:
+    pathlib.Path(found, "config.json").write_text("{}")
+  os.environ[place.MIRROR] += "-other"
+  gcs.faults = fake_gcs.plan([["config.json.*alt=media", [1], "slow 0.3"]])
+  seen: list[set[str]] = []
+
+  def look():
+    with place.opened(URL, "sample") as found:
+      seen.append(set(workfiles.scan(pathlib.Path(found))))
+
+  others = [threading.Thread(target=look) for _ in range(2)]
+  for thread in others:
+    thread.start()
+  while not any("config.json" in call and "alt=media" in call for call in gcs.calls):
+    time.sleep(0.01)
+  with place.opened(URL, "run") as found:
+    assert set(workfiles.scan(pathlib.Path(found))) == {"config.json"}
+  for thread in others:
+    thread.join()
+  assert seen == [{"config.json"}] * 2
+
+
+def test_a_full_disk_is_that_of_the_mirror(gcs):
+  told = "mirrors/bucket-study-.*, where gs://bucket/study is worked on: No space left"
+  with (
+    pytest.raises(UserError, match=f"{told}.*MSM_JAX_MIRROR"),
+    place.opened(URL, "train") as found,
+  ):
+    raise OSError(errno.ENOSPC, "No space left on device", f"{found}/rows/a")
 
 
 def test_report_puts_its_page_there_unless_a_run_is_under_way(gcs, capsys):

@@ -5,6 +5,7 @@ import pathlib
 import random
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -107,6 +108,23 @@ def test_a_download_goes_on_where_it_was_interrupted(gcs):
   assert len(files_of(inputs.local("gs://bucket/d", "--x"))) == 10
   again = set(media(gcs))
   assert not again & got and {f"d%2F{i}" for i in range(5, 10)} <= again
+
+
+def test_what_a_killed_download_left_goes(gcs):
+  gcs.put("bucket", "d/a", bytes(100))
+  gcs.faults = fake_gcs.plan([["alt=media", [], "slow 100"]])
+  process = run(
+    "from msm_jax.storage import inputs as i; i.local('gs://bucket/d', 'x')"
+  )
+  while not any(cache.directory().rglob(".new/*")):
+    assert process.poll() is None
+    time.sleep(0.01)
+  process.kill()
+  process.communicate()
+  gcs.faults = lambda call, n: ""
+  copy = inputs.local("gs://bucket/d", "--x")
+  found = [path.name for path in copy.parent.rglob("*")]
+  assert sorted(found) == ["a", "d", "index.json"]
 
 
 def test_a_file_that_was_cut_short_here_is_noticed(gcs):
@@ -225,6 +243,18 @@ def test_an_export_is_there_when_it_is_whole(gcs, monkeypatch):
   with outputs.place("gs://bucket/f.npy", "--logits_out", new=False) as path:
     path.write_bytes(b"1")
   assert gcs.get("bucket", "f.npy") == b"1"
+
+
+def test_of_two_exports_to_one_place_the_second_is_refused(gcs):
+  told = r"--out=gs://bucket/out was written by somebody else meanwhile: name a new"
+  with (
+    pytest.raises(UserError, match=told),
+    outputs.place("gs://bucket/out", "--out") as path,
+  ):
+    write(path)
+    gcs.put("bucket", "out/a.safetensors", b"theirs")
+  assert gcs.get("bucket", "out/a.safetensors") == b"theirs"
+  assert "out/config.json" not in gcs.store.names("bucket")
 
 
 def test_what_fails_before_its_end_uploads_nothing(gcs):

@@ -8,7 +8,7 @@ import pytest
 import study_end
 from fake_cloud import FakeCloud
 
-from msm_jax.storage import bucket, urls
+from msm_jax.storage import bucket, transfers, urls
 
 pytest.importorskip("gcsfs")
 
@@ -165,7 +165,7 @@ def brought(workdir: str, into: pathlib.Path) -> pathlib.Path:
     return pathlib.Path(workdir)
   found = bucket.ls(workdir)
   entries = {bucket.join(workdir, name): entry for name, entry in found.items()}
-  bucket.download_all(
-    entries, {bucket.join(workdir, name): into / name for name in found}
+  transfers.download_all(
+    entries, {bucket.join(workdir, name): into / name for name in found}, into.parent
   )
   return into

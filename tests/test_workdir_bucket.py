@@ -43,8 +43,9 @@ class Host:
     self.mirrors = mirrors
 
   def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
-    environment = os.environ | {place.MIRROR: str(self.mirrors)} | variables
-    environment |= {pushing.EVERY: "0.5", lease.LIFETIME: "6"} | variables
+    environment = os.environ | {place.MIRROR: str(self.mirrors)}
+    environment |= {pushing.EVERY: "0.5", lease.LIFETIME: "6", "MSM_JAX_QUIET": "0"}
+    environment |= variables
     return subprocess.Popen(
       [sys.executable, "launch.py", *arguments],
       cwd=ROOT,

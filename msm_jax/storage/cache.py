@@ -11,7 +11,6 @@ linked from the version before, which then goes.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -23,9 +22,10 @@ from typing import IO
 
 from msm_jax import progress
 from msm_jax.errors import UserError
-from msm_jax.storage import bucket
+from msm_jax.storage import bucket, locks, transfers
 
 _INDEX = "index.json"
+_NEW = ".new"  # what is not whole yet
 _SAID_BYTES = 64 * 10**6  # larger downloads show how far they are
 
 
@@ -55,14 +55,30 @@ def fetch(
   home.mkdir(parents=True, exist_ok=True)
   (home / "url.txt").write_text(f"{url}\n", "utf-8")
   version = home / _digest([[k, *_told(e)] for k, e in sorted(entries.items())])
-  with contextlib.ExitStack() as stack, _locked(home / "lock", url):
+  said = f"{url}: another process downloads it; waiting"
+  with contextlib.ExitStack() as stack, locks.alone(home / "lock", said):
     held = stack.enter_context(open(version.with_suffix(".held"), "w"))
-    _lock(held, fcntl.LOCK_SH)
+    locks.take(held, fcntl.LOCK_SH)
     if not _is_sound(version, name, entries):
       _fill(version, url, name, entries)
     _forget_others(version)
     stack.pop_all()  # from now on it is the caller's to close
   return version / name, held
+
+
+def check_room(url: str, size: int, place: pathlib.Path, variable: str) -> None:
+  """Raises a UserError if `size` bytes more of `url` are too many for a disk.
+
+  Args:
+    place: a directory there.
+    variable: of the environment, that names another.
+  """
+  free = shutil.disk_usage(place).free
+  if size > free:
+    raise UserError(
+      f"{url} is {size / 1e9:.1f} GB more than lies at {place}, which has "
+      f"{free / 1e9:.1f} GB free: make room, or set {variable} to another disk"
+    )
 
 
 def _fill(
@@ -80,25 +96,33 @@ def _fill(
     if not _is_whole(_place(part, name, key), entry)
   }
   total = sum(entry.size for entry in wanted.values())
-  free = shutil.disk_usage(part).free
-  if total > free:
-    raise UserError(
-      f"{url} is {total / 1e9:.1f} GB more than lies at {directory()}, which has "
-      f"{free / 1e9:.1f} GB free: make room, or set MSM_JAX_CACHE to another disk"
-    )
+  check_room(url, total, part, "MSM_JAX_CACHE")
   urls = {key: bucket.join(url, key) if key else url for key in wanted}
   with contextlib.ExitStack() as stack:
+    new = stack.enter_context(scratch(part / _NEW))
     shown = None
     if total > _SAID_BYTES:
       shown = stack.enter_context(progress.Megabytes(f"download {url}", total))
-    bucket.download_all(
+    transfers.download_all(
       {urls[key]: entry for key, entry in wanted.items()},
       {urls[key]: _place(part, name, key) for key in wanted},
+      new,
       shown,
     )
   index = {key: _told(entry) for key, entry in entries.items()}
   (part / _INDEX).write_text(json.dumps(index), "utf-8")
   os.replace(part, version)
+
+
+@contextlib.contextmanager
+def scratch(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields an empty directory, and removes it: also what a killed process left."""
+  shutil.rmtree(directory, ignore_errors=True)
+  directory.mkdir(parents=True)
+  try:
+    yield directory
+  finally:
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _link_unchanged(
@@ -107,13 +131,17 @@ def _link_unchanged(
   """Links files of the same generation from versions before."""
   part = version.with_suffix(".part")
   for path in version.parent.glob(f"*/{_INDEX}"):
-    index = json.loads(path.read_text("utf-8"))
+    try:
+      index = json.loads(path.read_text("utf-8"))
+    except ValueError:  # the machine stopped before it was on the disk
+      continue
     for key, entry in entries.items():
       new, old = _place(part, name, key), _place(path.parent, name, key)
       same = index.get(key) == _told(entry) and _is_whole(old, entry)
       if same and not new.exists():
         new.parent.mkdir(parents=True, exist_ok=True)
-        os.link(old, new)
+        with contextlib.suppress(OSError):  # no links there: downloaded again
+          os.link(old, new)
 
 
 def _forget_others(version: pathlib.Path) -> None:
@@ -122,32 +150,10 @@ def _forget_others(version: pathlib.Path) -> None:
     if not path.is_dir() or path.stem == version.stem:
       continue
     with open(path.with_suffix(".held"), "w") as held:
-      if _lock(held, fcntl.LOCK_EX | fcntl.LOCK_NB) is not True:
+      if locks.take(held, fcntl.LOCK_EX | fcntl.LOCK_NB) is not True:
         continue
       shutil.rmtree(path, ignore_errors=True)
       path.with_suffix(".held").unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path, url: str) -> Iterator[None]:
-  with open(path, "w") as lock:
-    if _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
-      progress.say(f"{url}: another process downloads it; waiting")
-      _lock(lock, fcntl.LOCK_EX)
-    yield
-
-
-def _lock(file: IO[str], how: int) -> bool | None:
-  """Returns whether a lock was given; None on a file system that has none."""
-  try:
-    fcntl.flock(file, how)
-  except BlockingIOError:
-    return False
-  except OSError as error:
-    if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
-      raise
-    return None
-  return True
 
 
 def _is_sound(

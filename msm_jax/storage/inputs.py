@@ -11,7 +11,7 @@ import os
 import pathlib
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO
 
 from msm_jax.errors import UserError
@@ -35,6 +35,7 @@ def local(
   *,
   wanted: Callable[[str], bool] = lambda name: True,
   variant: str = "",
+  listed: Callable[[str], Mapping[str, bucket.Entry]] = bucket.ls,
 ) -> pathlib.Path:
   """Returns a path on this machine: `path` itself, or a copy of what is in a bucket.
 
@@ -44,6 +45,7 @@ def local(
     where: the flag or field that names it, for messages.
     wanted: which objects below it are, by their names there.
     variant: tells this choice from others.
+    listed: returns the objects below a URL, or those of them that may be wanted.
 
   Raises:
     UserError: no such bucket or object, no access, no room here.
@@ -57,7 +59,7 @@ def local(
     return _found[key][0]
   for attempt in range(_ATTEMPTS):
     try:
-      _found[key] = _fetch(url, where, wanted, variant)
+      _found[key] = _fetch(url, where, wanted, variant, listed)
       break
     except bucket.NotFound:  # something was replaced since it was listed
       with _named(where):
@@ -130,10 +132,14 @@ def forget() -> None:
 
 
 def _fetch(
-  url: str, where: str, wanted: Callable[[str], bool], variant: str
+  url: str,
+  where: str,
+  wanted: Callable[[str], bool],
+  variant: str,
+  listed: Callable[[str], Mapping[str, bucket.Entry]],
 ) -> tuple[pathlib.Path, IO[str]]:
   with _named(where):
-    entries = {name: entry for name, entry in bucket.ls(url).items() if wanted(name)}
+    entries = {name: entry for name, entry in listed(url).items() if wanted(name)}
     if not entries and (only := bucket.stat(url)) is not None:
       entries = {"": only}
   if not entries:

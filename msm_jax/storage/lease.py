@@ -15,6 +15,7 @@ import pathlib
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,7 @@ class Lease:
 
   def __init__(self, url: str, what: str):
     self._url, self._what = url, what
+    self._run = uuid.uuid4().hex
     self._generation: int | None = None
     self._since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     self._count = 0
@@ -68,13 +70,12 @@ class Lease:
       with contextlib.suppress(bucket.Changed):
         self._write(0)
         return True
-      held = bucket.stat(self._url)
-      if held is None:
+      who, generation = self._read()
+      if not generation:
         continue
-      who = self._read()
-      if _is_dead(who) or (waits and self._fell_silent(held.generation, who)):
+      if _is_dead(who) or (waits and self._fell_silent(generation, who)):
         with contextlib.suppress(bucket.Changed):  # somebody was quicker
-          self._write(held.generation)
+          self._write(generation)
           return True
       elif not waits:
         return False
@@ -113,7 +114,19 @@ class Lease:
       Changed: another run took its place.
       Unreachable: the bucket does not answer.
     """
-    self._write(self._generation)
+    try:
+      self._write(self._generation)
+    except bucket.Changed:
+      # It was deleted by hand, or a beat of ours arrived, but no answer to it for as
+      # long as we wait.
+      who, generation = self._read()
+      if generation and who.get("run") != self._run:
+        raise
+      self._write(generation)
+
+  def is_ours(self) -> bool:
+    """Returns whether this run still has it."""
+    return self._read()[0].get("run") == self._run
 
   def give_back(self) -> None:
     """Lets the next run begin at once."""
@@ -130,16 +143,22 @@ class Lease:
       "user": _user(),
       "since": self._since,
       "machine": _machine(),
+      "run": self._run,
       "count": self._count,
     }
     data = json.dumps(said).encode()
     self._generation = bucket.write_bytes(self._url, data, generation).generation
 
-  def _read(self) -> dict[str, Any]:
+  def _read(self) -> tuple[dict[str, Any], int]:
+    """Returns (what it says, its generation); 0 where there is none."""
     try:
-      return json.loads(bucket.read_bytes(self._url))
-    except (bucket.NotFound, ValueError):  # gone, or not ours
-      return {}
+      data, generation = bucket.read(self._url)
+    except bucket.NotFound:
+      return {}, 0
+    try:
+      return dict(json.loads(data)), generation
+    except (TypeError, ValueError):  # nothing of ours
+      return {}, generation
 
 
 class Heart(threading.Thread):

@@ -25,12 +25,24 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from msm_jax import progress
 from msm_jax.errors import Stopped
-from msm_jax.storage import addresses, bucket, listing, threads, urls, workfiles
+from msm_jax.storage import (
+  addresses,
+  bucket,
+  cache,
+  listing,
+  service,
+  threads,
+  transfers,
+  urls,
+  workfiles,
+)
 
 _STATE, _INDEX = f"{addresses.OWN}/state.json", f"{addresses.OWN}/index.json"
+_INCOMING = f"{addresses.OWN}/incoming"
 _ASIDE = f"{addresses.OWN}/aside"
 _ROUNDS = 20  # of a pull whose files are written meanwhile, or of a push
-_WHOLE_BYTES = bucket.PART // 2  # larger files are sent in parts
+_LOOKS = 5  # at a bucket that a run writes to
+_WHOLE_BYTES = transfers.PART // 2  # larger files are sent in parts
 _SAID_BYTES = 64 * 10**6
 _SHARE = 10  # of the time, at most, is a large file being sent in the background
 
@@ -46,8 +58,18 @@ class Mirror:
     generation: of the index that was last read or written, 0 before there is one.
   """
 
-  def __init__(self, url: str, root: pathlib.Path):
+  def __init__(
+    self, url: str, root: pathlib.Path, may_write: Callable[[], bool] = lambda: False
+  ):
+    """Knows what was equal when it was last compared.
+
+    Args:
+      url, root: see above.
+      may_write: asked when an object is of another generation than is known: whether
+        this run may replace it all the same, as it (still) is the one that writes.
+    """
     self.url, self.root, self.generation = url, root, 0
+    self._may_write = may_write
     addresses.write(root, url)
     # Path -> what it was here and in the bucket when both were equal.
     self._equal: dict[str, tuple[workfiles.Stat, bucket.Entry]] = {}
@@ -84,10 +106,15 @@ class Mirror:
 
   def _there(self) -> dict[str, bucket.Entry]:
     """Returns what the workdir on the bucket consists of."""
-    found = listing.without(self.url, workfiles.CHECKPOINTS)
+    at = urls.join(self.url, _INDEX)
+    for _ in range(_LOOKS):  # a listing is no picture of one moment
+      self._read_index()
+      found = listing.without(self.url, workfiles.CHECKPOINTS)
+      now = bucket.stat(at)
+      if self.generation == (now.generation if now else 0):
+        break
     own = f"{addresses.OWN}/"
     found = {path: entry for path, entry in found.items() if not path.startswith(own)}
-    self._read_index()
     if not self.generation:  # put there by other means: taken as it is
       return {
         p: e for p, e in found.items() if all(map(workfiles.counts, p.split("/")))
@@ -113,33 +140,45 @@ class Mirror:
         self._equal[path] = stat, entry
       elif is_ours and keeps_ours and not is_theirs:
         continue  # is to be pushed
+      elif is_ours and keeps_ours and workfiles.has_grown(self.root / path, entry):
+        # It was sent, the process was killed, and more had been written: push that.
+        self._equal[path] = (0, entry.size), entry
       elif stat is None or is_theirs or is_ours:
         if is_ours and keeps_ours and not workfiles.is_note(path):
           self._lay_aside(path)
         fetched.append(path)
-    self._download({path: there[path] for path in fetched})
-    for path in gone:
-      (self.root / path).unlink(missing_ok=True)
-    workfiles.remove_empty(self.root, gone)
-    for path in [p for p in self._equal if wanted(p) and p not in there]:
-      del self._equal[path]
-    self._write_state()
+    try:
+      self._download({path: there[path] for path in fetched})
+      for path in gone:
+        (self.root / path).unlink(missing_ok=True)
+      workfiles.remove_empty(self.root, gone)
+      for path in [p for p in self._equal if wanted(p) and p not in there]:
+        del self._equal[path]
+    finally:  # what has come is not taken for ours next time
+      self._write_state()
 
   def _download(self, entries: Mapping[str, bucket.Entry]) -> None:
     if not entries:
       return
     size = sum(entry.size for entry in entries.values())
+    cache.check_room(self.url, size, self.root, "MSM_JAX_MIRROR")
     for path in entries:  # a directory may have become a file, or the reverse
       _make_way(self.root, path)
-    at = {path: urls.join(self.url, path) for path in entries}
+    path_at = {urls.join(self.url, path): path for path in entries}
+
+    def landed(url: str) -> None:
+      path = path_at[url]
+      self._equal[path] = _stat(self.root / path), entries[path]
+
     if size > _SAID_BYTES:
       progress.say(f"{self.url}: {size / 1e6:.0f} MB to pull")
-    bucket.download_all(
-      {at[path]: entry for path, entry in entries.items()},
-      {at[path]: self.root / path for path in entries},
-    )
-    for path, entry in entries.items():
-      self._equal[path] = _stat(self.root / path), entry
+    with cache.scratch(self.root / _INCOMING) as new:
+      transfers.download_all(
+        {at: entries[path] for at, path in path_at.items()},
+        {at: self.root / path for at, path in path_at.items()},
+        new,
+        landed=landed,
+      )
 
   def _lay_aside(self, path: str) -> None:
     target = self.root / _ASIDE / f"{time.time_ns()}" / path
@@ -160,13 +199,13 @@ class Mirror:
         the time that it took.
 
     Raises:
-      Changed: another run writes there.
+      Changed: another run took the place of this one.
       Unreachable, UserError: what was sent is not sent again.
     """
     for _ in range(_ROUNDS):
       here = workfiles.scan(self.root)
       changed = [path for path, stat in here.items() if self._is_changed(path, stat)]
-      gone = [path for path in self._equal if path not in here]
+      gone = {p: entry for p, (_, entry) in self._equal.items() if p not in here}
       late = self._late(changed) if spares_large else []
       sent = [path for path in changed if path not in late]
       try:
@@ -177,8 +216,7 @@ class Mirror:
       for path in gone:
         del self._equal[path]
       self._commit()
-      for path in gone:
-        bucket.delete(urls.join(self.url, path))
+      self._delete(gone)
       self._write_state()
       return late
     return changed
@@ -198,15 +236,43 @@ class Mirror:
 
   def _upload(self, paths: Collection[str], here: Mapping[str, workfiles.Stat]) -> None:
     def send(path: str) -> None:
-      self._equal[path] = here[path], self._send(path, here[path][1])
+      known = self._equal[path][1].generation if path in self._equal else 0
+      size = here[path][1]
+      entry = self._replace(path, known, lambda was: self._send(path, size, was))
+      self._equal[path] = here[path], entry
 
     with threads.pool() as pool:
       threads.each(pool, send, paths)
 
-  def _send(self, path: str, size: int) -> bucket.Entry:
+  def _replace(
+    self, path: str, known: int, write: Callable[[int], bucket.Entry]
+  ) -> bucket.Entry:
+    """Writes an object over the generation that is known.
+
+    Over another one only as long as this run is the one that writes: then that is by
+    hand, of a push of ours whose answer did not come, or of a run that was asleep.
+    """
+    while True:
+      try:
+        return write(known)
+      except bucket.Changed:
+        if not self._may_write():
+          raise
+      found = bucket.stat(urls.join(self.url, path))
+      known = found.generation if found else 0
+
+  def _delete(self, entries: Mapping[str, bucket.Entry]) -> None:
+    def delete(path: str) -> None:
+      with contextlib.suppress(bucket.Changed):  # nothing that we know
+        bucket.delete(urls.join(self.url, path), entries[path].generation)
+
+    with threads.pool() as pool:
+      threads.each(pool, delete, entries)
+
+  def _send(self, path: str, size: int, generation: int) -> bucket.Entry:
     started = time.monotonic()
     with self._still(path, size) as still:
-      entry = bucket.upload(still, urls.join(self.url, path))
+      entry = transfers.upload(still, urls.join(self.url, path), generation)
     took = time.monotonic() - started
     if size > _WHOLE_BYTES:
       self._not_before[path] = time.monotonic() + (_SHARE - 1) * took
@@ -236,23 +302,21 @@ class Mirror:
       return
     files = {p: [e.size, e.crc32c, e.generation] for p, e in sorted(index.items())}
     data = json.dumps({"files": files}, indent=0).encode()
-    entry = bucket.write_bytes(urls.join(self.url, _INDEX), data, self.generation)
+    at = urls.join(self.url, _INDEX)
+    entry = self._replace(
+      _INDEX, self.generation, lambda was: bucket.write_bytes(at, data, was)
+    )
     self._index, self.generation = index, entry.generation
 
   def _read_index(self) -> None:
-    at = urls.join(self.url, _INDEX)
-    for _ in range(_ROUNDS):
-      entry = bucket.stat(at)
+    try:
+      data, self.generation = bucket.read(urls.join(self.url, _INDEX))
+    except service.NoBucket:
+      raise
+    except bucket.NotFound:
       self._index, self.generation = {}, 0
-      if entry is None:
-        return
-      with contextlib.suppress(bucket.NotFound):
-        data = bucket.read_bytes(at)
-        if (bucket.stat(at) or entry).generation != entry.generation:
-          continue
-        self._index = _entries(json.loads(data)["files"])
-        self.generation = entry.generation
-        return
+    else:
+      self._index = _entries(json.loads(data)["files"])
 
   # The state.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from msm_jax import progress
 from msm_jax.errors import Stopped, UserError
-from msm_jax.storage import bucket, cache
+from msm_jax.storage import bucket, cache, transfers
 
 # What readers take as the sign of something whole.
 MARKERS = (
@@ -70,7 +70,7 @@ def place(
       shutil.rmtree(home, ignore_errors=True)
     raise
   if writes:
-    _upload(path, url, where)
+    _upload(path, url, where, new)
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -80,7 +80,7 @@ def _remove(path: pathlib.Path) -> None:
   path.unlink(missing_ok=True)
 
 
-def _upload(path: pathlib.Path, url: str, where: str) -> None:
+def _upload(path: pathlib.Path, url: str, where: str, new: bool) -> None:
   files = {url: path}
   if path.is_dir():
     below = sorted(each for each in path.rglob("*") if each.is_file())
@@ -92,9 +92,14 @@ def _upload(path: pathlib.Path, url: str, where: str) -> None:
       shown = None
       if total > _SAID_BYTES:
         shown = stack.enter_context(progress.Megabytes(f"upload {url}", total))
-      bucket.upload_all({at: files[at] for at in files if at not in markers}, shown)
-      for at in markers:
-        bucket.upload_all({at: files[at]}, shown)
+      others = {at: files[at] for at in files if at not in markers}
+      for some in (others, *({at: files[at]} for at in markers)):
+        transfers.upload_all(some, shown, new=new)
+  except bucket.Changed:
+    raise UserError(
+      f"{where}={url} was written by somebody else meanwhile: name a new place; all of "
+      f"it is kept in {path}"
+    ) from None
   except (UserError, Stopped) as error:
     way = f"gcloud storage cp -r {path} {url}"
     raise type(error)(f"{where}: {error}; all of it is kept in {path}: {way}") from None

@@ -11,7 +11,6 @@ import threading
 
 from msm_jax import progress
 from msm_jax.errors import Stopped, UserError
-from msm_jax.storage import bucket
 from msm_jax.storage.mirror import Mirror
 
 EVERY = "MSM_JAX_PUSH_EVERY_S"
@@ -92,13 +91,13 @@ class Pusher(threading.Thread):
       told, late = error, mirror.unsent()
     else:
       told = None
-    if not late:
-      if isinstance(told, bucket.Changed):
-        raise told
+    if told is None and not late:
       return
+    missing = "the index of its files did not reach the bucket"
+    if late:
+      missing = f"{len(late)} files did not reach the bucket, the first is {late[0]}"
     kind = UserError if isinstance(told, UserError) else Stopped
     raise kind(
-      f"{mirror.url}: {len(late)} files did not reach the bucket, the first is "
-      f"{late[0]} ({told or 'they change all the time'}); they are in {mirror.root}: "
-      "run again on this machine, and they are pushed first"
+      f"{mirror.url}: {missing} ({told or 'they change all the time'}); they are "
+      f"in {mirror.root}: run again on this machine, and they are pushed first"
     )

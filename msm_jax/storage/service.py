@@ -248,6 +248,9 @@ def _refused(url: str, status: int, message: str) -> Exception:
       return NoBucket(f"{url}: there is no such bucket: check the name, or create it")
     return NotFound(f"{url} does not exist: check the path")
   if status == 401:
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    if named and not os.path.exists(named):
+      message = f"GOOGLE_APPLICATION_CREDENTIALS={named} does not exist"
     return UserError(f"{url}: no credentials ({message}): {_CREDENTIALS}")
   if status == 403:
     return UserError(

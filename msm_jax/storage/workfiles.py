@@ -85,6 +85,15 @@ def is_same(path: pathlib.Path, entry: bucket.Entry) -> bool:
   return path.stat().st_size == entry.size and bucket.crc32c_of(path) == entry.crc32c
 
 
+def has_grown(path: pathlib.Path, entry: bucket.Entry) -> bool:
+  """Returns whether a file that is appended to begins with what an object holds."""
+  return (
+    is_appended(path.name)
+    and path.stat().st_size > entry.size
+    and bucket.crc32c_of(path, entry.size) == entry.crc32c
+  )
+
+
 def remove_empty(root: pathlib.Path, paths: Iterable[str]) -> None:
   """Removes the directories that `paths` left empty."""
   for path in paths:
