@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from absl import flags, logging
 from ml_collections import config_flags
 
-from msm_jax import distributed, exits, interrupt, place, progress
+from msm_jax import config_errors, distributed, exits, interrupt, place, progress
 from msm_jax.errors import UserError
 from msm_jax.training import liveness
 
@@ -50,7 +50,6 @@ flags.DEFINE_bool("verify", False, "show: compare a corpus with its manifest")
 flags.DEFINE_string("topology", None, "fit: a TPU slice (v5e:4x4) or family (v5e)")
 flags.DEFINE_integer("num_slices", 1, "fit: so many slices of it", lower_bound=1)
 
-_FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 _POSITIONAL: list[str] = []  # what follows MODE and is no flag
 
 
@@ -272,8 +271,7 @@ def _config() -> dict:
   try:
     return CONFIG.value.to_dict()
   except OSError as error:  # the library loads the file lazily
-    reason = str(error.__cause__ or error).rsplit("]:", 1)[-1]
-    raise UserError(f"--config: cannot be loaded: {reason}") from None
+    raise UserError(f"--config: {config_errors.told(error)}") from None
 
 
 def _experiment():
@@ -370,8 +368,11 @@ def _parse_flags(arguments: list[str]) -> Callable[[], None]:
     )
   try:
     positional = FLAGS([arguments[0], *arguments[2:]])[1:]
-  except _FLAG_ERRORS as error:
-    raise UserError(exits.one_line(error)) from None
+  except Exception as error:
+    said = config_errors.told(error)
+    if said is None:
+      raise
+    raise UserError(said) from None
   if positional and arguments[1] != "show":
     raise UserError(f"{positional[0]!r} is not understood: flags begin with --")
   _POSITIONAL[:] = positional

@@ -7,7 +7,6 @@ ends). Anything else is a bug and keeps its traceback.
 
 import contextlib
 import os
-import re
 import select
 import sys
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from msm_jax import faults
 from msm_jax.errors import Stopped, UserError
 
 USER, STOPPED, UNREAD = 2, 75, 128 + 13
-_TRACE = "Traceback (most recent call last):"
 ERROR = "error: "  # how the one line of a `UserError` begins
 
 
@@ -51,19 +49,8 @@ def code_of(work: Callable[[], object], place: Callable[[], str]) -> int:
 
 
 def one_line(error: BaseException) -> str:
-  """Returns the text of an error without its line breaks.
-
-  Of a traceback in it (a library's, of a config file that raised) the last error is
-  left, and where it was raised unless it is a ValueError: that is what a config says to
-  its user.
-  """
-  said, found, trace = str(error).partition(_TRACE)
-  if found:
-    kind, _, last = trace.strip().splitlines()[-1].partition(": ")
-    file, line = re.findall(r'File "([^"]+)", line (\d+)', trace)[-1]
-    where = "" if kind == "ValueError" else f"{file}, line {line}: {kind}: "
-    said = said.replace("Error whilst parsing config file:", "") + where + last
-  return " ".join(said.split())
+  """Returns the text of an error without its line breaks."""
+  return " ".join(str(error).split())
 
 
 def _tell(code: int, line: str) -> int:

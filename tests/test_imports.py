@@ -13,6 +13,7 @@ ORDER = [
   "errors",
   "faults",
   "exits",
+  "config_errors",
   "progress",
   "storage.urls",
   "storage.service",
@@ -300,6 +301,7 @@ def test_generation_runs_without_jax():
 
 # What launching shares with training; the rest of msm_jax needs JAX.
 LAUNCHING = (
+  "config_errors",
   "errors",
   "exits",
   "faults",

@@ -13,13 +13,12 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from msm_jax import exits, fields
+from msm_jax import config_errors, fields
 from msm_jax.errors import UserError
 from tpu.archive import ROOT
 from tpu.job import Step
 from tpu.slices import parse
 
-_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError)
 _MODES = ("generate", "prepare", "train", "evaluate", "report")
 _ON_CPU = ("generate", "prepare", "evaluate", "report")
 
@@ -73,12 +72,12 @@ def _parsed(config: str, overrides: Sequence[str]) -> dict[str, Any]:
       warnings.simplefilter("ignore", DeprecationWarning)
       values(words)
     return values["config"].value.to_dict()
-  except OSError as error:  # the library loads the file lazily
-    reason = exits.one_line(error.__cause__ or error).rsplit("]:", 1)[-1].strip()
-    raise UserError(f"--config={config} cannot be loaded: {reason}") from None
-  except _ERRORS as error:  # of the file itself
-    reason = exits.one_line(error).removeprefix(f"flag --config={ROOT / config}: ")
-    raise UserError(f"--config={config}: {reason}") from None
+  except Exception as error:
+    said = config_errors.told(error)
+    if said is None:
+      raise
+    said = said.removeprefix(f"{ROOT}/")
+    raise UserError(f"--config={config}: {said}") from None
 
 
 def _check_path(config: dict[str, Any], path: str) -> None:
