@@ -15,7 +15,7 @@ import fake_gcs
 
 from tpu import board as board_lib
 
-JOB = ["--config=configs/msm_cheese.py:tiny", "--target=compute", "--slice=v5p-8"]
+JOB = ["--config=configs/cheese_tiny.py", "--target=compute", "--slice=v5p-8"]
 JOB += ["--spot", "--skip_fit", "--name=study"]
 UP = {
   "instance": "zones/z/instances/study-0-abcd",

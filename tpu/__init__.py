@@ -2,6 +2,7 @@
 
 given.py       what the command line says; asked.py: the job that it comes to
 study.py       the config of a study; fitting.py: whether it fits the slice
+inputs.py      whether machines get the files that it names
 job.py         what is asked: config, machines, steps
 settings.py    tpu.toml: project, zone, bucket, service account
 slices.py      what a slice is called, where there are any, what it costs

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from msm_jax import exits
 from msm_jax.errors import UserError
 from tpu import asked as asked_lib
-from tpu import given, slices
+from tpu import given, inputs, slices
 from tpu.asked import Asked
 from tpu.board import Unreachable
 from tpu.given import FLAGS
@@ -164,6 +164,8 @@ VERBS = {
 def _dry_run(asked: Asked) -> None:
   """Prints what a run does when nothing goes wrong, as a script."""
   job, target = asked.job, asked.target
+  for line in inputs.model_to_be_copied(asked.config, asked.settings):
+    _say(f"# {line}")
   _say(f"# job.json, signs of life and logs: {asked.board_url}")
   if target.restarts_itself:
     target.create(job)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msm_jax.errors import UserError
-from tpu import gcloud, given, remote, slices
+from tpu import gcloud, given, inputs, remote, slices
 from tpu import settings as settings_lib
 from tpu.archive import Archive, pack
 from tpu.given import FLAGS
@@ -85,7 +85,9 @@ def new(say: Callable[[str], None]) -> Asked:
   asked = Asked(job=job, target=target, settings=settings, config=config)
   for here in asked.each():
     target.check(here)
-  _check_code(archive, config_flag)
+  if archive.data:
+    _check_code(archive, config_flag)
+    inputs.check(config, archive.names, settings, target_name == "slurm", say)
   _check_fit(asked, say)
   return asked
 
@@ -141,7 +143,7 @@ def _target(
 def _check_code(archive: Archive, config: str) -> None:
   """Refuses a config that machines would not get."""
   path = config.partition(":")[0]
-  if archive.data and path not in archive.names:
+  if path not in archive.names:
     raise UserError(
       f"--config={path} is ignored by git, so that machines do not get it: name it "
       "otherwise, or change .gitignore"
