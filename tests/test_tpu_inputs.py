@@ -40,7 +40,7 @@ def test_a_model_that_git_ignores_is_refused_with_the_way_to_the_bucket(
 
 
 def test_models_that_machines_get_are_taken(tmp_path):
-  for path in (None, "gs://b/m", "small/base", "small/base/runs/a/seed{seed}@3"):
+  for path in (None, "small/base", "small/base/runs/a/seed{seed}@3"):
     assert said({"init_from": path}) == []
   assert said({"init_from": "/not/here"}) == []  # of an image, or a disk of theirs
   with pytest.raises(UserError, match="machines do not get"):
@@ -49,6 +49,18 @@ def test_models_that_machines_get_are_taken(tmp_path):
   local = settings.parse({"bucket": "/shared/msm"})
   with pytest.raises(UserError, match=r"all nodes see it, and add --config"):
     said({"init_from": "models/x"}, own=local, shares_disk=True)
+
+
+def test_a_model_that_is_not_in_its_bucket_is_told_now():
+  pytest.importorskip("gcsfs")
+  import fake_gcs
+
+  runs = "gs://lab/w/runs/a/seed{seed}"
+  with fake_gcs.FakeGcs("lab") as gcs, gcs.environment():
+    gcs.put("lab", "w/runs/a/seed7/done", b"")
+    assert said({"init_from": f"{runs}@3"}, seeds=(7, 8)) == []
+    with pytest.raises(UserError, match=r"nothing at gs://lab/w/runs/a/seed9: gcloud"):
+      said({"init_from": runs}, seeds=(9,))
 
 
 def test_materials_that_machines_do_not_get_are_named_and_no_more():

@@ -8,7 +8,7 @@ are paid for.
 import pathlib
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from msm_jax.errors import UserError
@@ -42,10 +42,12 @@ def check(
     say: gets lines for people.
 
   Raises:
-    UserError: the model does not lie in the bucket.
+    UserError: the model does not lie in the bucket, or is not to be read there.
   """
   for field, path in _models(config):
-    if not _comes(path, names, shares_disk):
+    if urls.is_remote(path):
+      _check_there(field, path, config["seeds"])
+    elif not _comes(path, names, shares_disk):
       raise UserError(way_out(field, path, settings))
   for field, path in _materials(config, "config"):
     if not _comes(path, names, shares_disk):
@@ -60,7 +62,7 @@ def model_to_be_copied(config: Mapping[str, Any], settings: Settings) -> list[st
   return [
     way_out(field, path, settings)
     for field, path in _models(config)
-    if not pathlib.PurePath(path).is_absolute()
+    if not urls.is_remote(path) and not pathlib.PurePath(path).is_absolute()
   ]
 
 
@@ -79,8 +81,19 @@ def way_out(field: str, path: str, settings: Settings) -> str:
 def _models(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   for name in _MODEL:
     path = config["model"].get(name)
-    if path and not urls.is_remote(path):
+    if path:
       yield f"config.model.{name}", path
+
+
+def _check_there(field: str, url: str, seeds: Sequence[int]) -> None:
+  from msm_jax.storage import bucket  # what it needs, a dry run does without
+
+  one = url.replace("{seed}", str(seeds[0])).partition("@")[0]
+  if not bucket.exists(one):
+    raise UserError(
+      f"{field}: there is nothing at {one}: gcloud storage cp -r MODEL {one}, or mend "
+      "the name"
+    )
 
 
 def _materials(found: Any, where: str) -> Iterator[tuple[str, str]]:

@@ -101,4 +101,6 @@ def _described(job: Job) -> Job:
 
 
 def _shown(value: object) -> str:
+  if isinstance(value, tuple):
+    return " ".join(map(_shown, value)) or "nothing"
   return getattr(value, "name", None) or str(value)
