@@ -6,7 +6,8 @@ Process 0 counts to NUM_STEPS and saves the count every 5 steps in OUT/count, wi
 hash over all numbers so far; the others live as long as it does. OUT/trace gets a line
 for every start and step. OUT/orders is JSON: [{"host", "step", "code" (or minus a
 signal), "times"}]; when a host obeyed, host 0 ends with 75 and saves nothing, as one
-whose peer is lost.
+whose peer is lost. While OUT/hold is there, process 0 stays at the step in it until it
+is told to stop: what a test does there happens there, however slow the machine.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from msm_jax.progress import Progress
 OUT, STEPS, STEP_S = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 HOST = int(os.environ["JAX_PROCESS_ID"])
 COUNT, PULSE, LOST = OUT / "count", OUT / "pulse", OUT / "lost"
+HOLD = OUT / "hold"
 
 
 def note(line: str) -> None:
@@ -46,6 +48,12 @@ def obey(step: int) -> None:
       sys.exit(order["code"])
 
 
+def hold(step: int, stopped: list[int]) -> None:
+  while not stopped and HOLD.exists() and HOLD.read_text() == str(step):
+    time.sleep(0.02)
+    PULSE.write_text(f"{os.getpid()} {step} {time.monotonic()}")  # the others wait, too
+
+
 def main() -> int:
   stopped = []
   signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
@@ -68,6 +76,7 @@ def main() -> int:
       bar.advance(loss=f"{1 / step:.3f}")
       note(f"step {step}")
       PULSE.write_text(f"{os.getpid()} {step}")
+      hold(step, stopped)
       if stopped or step % 5 == 0 or step == STEPS:
         COUNT.with_suffix(".new").write_text(json.dumps([step, chain]))
         COUNT.with_suffix(".new").replace(COUNT)

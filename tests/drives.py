@@ -128,6 +128,14 @@ class Drive:
     """Waits until the command counted so far."""
     self.wait_for(lambda: f"0 step {step}" in self.trace())
 
+  def hold_at(self, step: int) -> None:
+    """Has the command stay at a step until `go_on`, or until it is told to stop."""
+    (self.out / "hold").write_text(str(step))
+
+  def go_on(self) -> None:
+    """Lets the command go on."""
+    (self.out / "hold").unlink()
+
   def trace(self) -> list[str]:
     """Returns what the command did, over all its lives."""
     path = self.out / "trace"

@@ -89,9 +89,12 @@ def test_an_error_that_a_person_can_fix_ends_the_job_with_its_line(tmp_path):
 
 
 def test_machines_that_are_taken_away_are_replaced_and_the_job_goes_on(tmp_path):
-  with Drive(tmp_path, step_s=0.05) as drive:
+  drive = Drive(tmp_path)
+  drive.hold_at(7)
+  with drive:
     drive.wait_for_step(7)
     drive.target.preempt(drive.job, grace_s=20.0)  # less if it saved before
+    drive.go_on()
     drive.wait_for(lambda: drive.record().phase == "finished")
   assert drive.error is None, drive.error
   assert drive.starts()[0] == 0 and drive.starts()[1] >= 7  # it saved on SIGTERM
@@ -122,12 +125,15 @@ def test_how_far_it_is_is_heard_from_whichever_host_has_process_0(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_runs_on_while_the_board_is_away(tmp_path):
-  with Drive(tmp_path, step_s=0.08) as drive:
+  drive = Drive(tmp_path)
+  drive.hold_at(5)
+  with drive:
     drive.wait_for_step(5)
     shared = tmp_path / "shared"
     shared.rename(tmp_path / "away")
     time.sleep(1.2)  # longer than a host may be silent
     (tmp_path / "away").rename(shared)
+    drive.go_on()
     drive.wait_for(lambda: drive.record().phase == "finished")
   assert drive.error is None, drive.error
   assert drive.starts() == [0] and drive.record().attempt == 1
@@ -136,7 +142,9 @@ def test_the_command_runs_on_while_the_board_is_away(tmp_path):
 
 @pytest.mark.parametrize("told", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_run_again(tmp_path, told):
-  with Drive(tmp_path, step_s=0.05) as drive:
+  drive = Drive(tmp_path)
+  drive.hold_at(6)
+  with drive:
     drive.wait_for_step(6)
     drive.board.ask_to_stop()
     if told:  # as `python -m tpu stop` does, for hosts that look at the board seldom
@@ -147,6 +155,7 @@ def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_run_again(tmp_path, 
   assert isinstance(drive.error, Stopped) and "run the same command" in str(drive.error)
   assert drive.record().phase == "stopped"
   drive.wait_until_idle()
+  drive.go_on()
   assert drive.count() >= 6
   assert drive.target.find(drive.job).hosts  # machines are there still
   drive.look_after()
@@ -158,13 +167,16 @@ def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_run_again(tmp_path, 
 @pytest.mark.parametrize("host", [0, 1])
 def test_an_agent_that_is_killed_is_started_again_and_leaves_no_command(tmp_path, host):
   timing = dataclasses.replace(drives.QUICK, lost_s=0.6)
-  with Drive(tmp_path, step_s=0.1, timing=timing) as drive:
+  drive = Drive(tmp_path, timing=timing)
+  drive.hold_at(6)
+  with drive:
     drive.wait_for_step(6)
     machine = drive.target.machine(drive.job, host)
     (agent,) = agents(machine)
     (command,) = set(fake_hosts.processes(machine)) - {agent}
     os.kill(agent, signal.SIGKILL)
     drive.wait_for(lambda: drive.record().attempt == 2)
+    drive.go_on()
     drive.wait_for(lambda: len(drive.starts()) == 2)
     assert command not in fake_hosts.processes(machine)
     drive.wait_for(lambda: drive.record().phase == "finished")
@@ -201,7 +213,7 @@ def test_another_supervisor_takes_up_what_one_left_anywhere(tmp_path):
   class Killed(BaseException):
     pass
 
-  drive = Drive(tmp_path, step_s=0.05)
+  drive = Drive(tmp_path)
   call, calls = drive.target._call, []
 
   def killing(name):
@@ -267,9 +279,11 @@ def test_steps_without_accelerators_have_a_machine_that_goes_before_the_pod(tmp_
 
 @pytest.mark.slow
 def test_another_job_of_the_same_name_is_refused_while_one_is_under_way(tmp_path):
-  with Drive(tmp_path, step_s=0.1) as drive:
+  drive = Drive(tmp_path)
+  drive.hold_at(2)
+  with drive:
     drive.wait_for_step(2)
-    other = Drive(tmp_path, step_s=0.1)
+    other = Drive(tmp_path)
     other.job = dataclasses.replace(drive.job, overrides=("--config.seeds=1",))
     with pytest.raises(UserError, match=r"--name=drive is a job .* overrides"):
       other.look_after()
@@ -278,6 +292,7 @@ def test_another_job_of_the_same_name_is_refused_while_one_is_under_way(tmp_path
       other.target.name = "other"
       other.look_after()
     other.target.name = "local"
+    drive.go_on()
     other.look_after()  # with other code it helps to look after the first
     assert any(
       "goes on with the code that was submitted" in line for line in other.said
@@ -288,9 +303,12 @@ def test_another_job_of_the_same_name_is_refused_while_one_is_under_way(tmp_path
 @pytest.mark.slow
 def test_machines_that_go_without_a_word_and_do_not_come_back_are_replaced(tmp_path):
   timing = dataclasses.replace(drives.QUICK, barrier_s=1.0)
-  with Drive(tmp_path, step_s=0.05, timing=timing) as drive:
+  drive = Drive(tmp_path, timing=timing)
+  drive.hold_at(7)
+  with drive:
     drive.wait_for_step(7)
     drive.target.preempt(drive.job, says=False)
+    drive.go_on()
     drive.wait_for(lambda: drive.record().phase == "finished")
   assert drive.error is None, drive.error
   assert drive.target.calls.count("create") == 2
@@ -299,11 +317,14 @@ def test_machines_that_go_without_a_word_and_do_not_come_back_are_replaced(tmp_p
 
 
 def test_a_job_whose_machines_are_deleted_is_not_begun_again_unasked(tmp_path):
-  with Drive(tmp_path, step_s=0.1) as drive:
+  drive = Drive(tmp_path)
+  drive.hold_at(3)
+  with drive:
     drive.wait_for_step(3)
     drive.board.ask_to_stop()  # as `python -m tpu delete` does
     drive.target.delete(drive.job)
     drive.wait_for(lambda: drive.error is not None)
+  drive.go_on()
   assert isinstance(drive.error, Stopped) and "run the same command" in str(drive.error)
   assert drive.target.calls.count("create") == 1 and not drive.left()
   # Nothing of it is under way any more: another one may have its name.

@@ -127,6 +127,7 @@ class _Supervisor:
     self._some_live = False  # hosts, at this look
     self._there: tuple[str, ...] = ()  # as the cloud said last
     self._create_at = float("-inf")
+    self._going_until: float | None = None  # machines that the cloud takes away
     self._begin_step(self._job.steps[0])
 
   def run(self) -> None:
@@ -165,6 +166,8 @@ class _Supervisor:
     found = self._target.find(self._at_step)
     self._there = found.resources
     self._presence.note(step, found)
+    if found.state is not State.PREEMPTED:
+      self._going_until = None
     if found.says:
       self._say("cloud", f"{found.state.value}: {found.says}")
     if not found.hosts and self._board.is_to_stop():  # and no host to say so
@@ -176,7 +179,7 @@ class _Supervisor:
         self._keep_alive(step, found)
       case State.WAITING if self._is_away_for_good(step):  # flex-start's time is over
         self._replace("gone, and did not come back", 1)
-      case State.PREEMPTED:
+      case State.PREEMPTED if not self._may_save_yet():
         self._taken += 1
         self._replace(found.state.value, self._taken)
       case State.FAILED if not self._is_over(step):
@@ -186,6 +189,19 @@ class _Supervisor:
     """Returns whether machines went longer ago than agents wait for one another."""
     away_s = 0.0 if self._target.restarts_itself else self._presence.away_s(step)
     return away_s > self._timing.barrier_s
+
+  def _may_save_yet(self) -> bool:
+    """Returns whether hosts live on machines that are being taken away, for a while.
+
+    The cloud says that machines go before they are gone; deleted at once, they would
+    lose what they save meanwhile.
+    """
+    now = time.monotonic()
+    if self._going_until is None:
+      self._going_until = now + self._timing.notice_s
+    if now >= self._going_until:
+      return False
+    return any(self._lives(each) for each in self._pulse.look(self._beats()))
 
   def _is_over(self, step: Step) -> bool:
     """Returns whether hosts ended the step meanwhile; their word is better."""

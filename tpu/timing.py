@@ -24,6 +24,7 @@ class Timing:
     settle_s: after the first host failed, the others may take so long to end by
       themselves.
     grace_s: between SIGTERM and SIGKILL of a command; a checkpoint is saved in it.
+    notice_s: machines that the cloud takes away may live so long still, and save.
     backoff_s: before the second try of what failed; doubles each time.
     max_backoff_s: no wait between two tries is longer.
     look_s: between two looks of the supervisor.
@@ -37,6 +38,7 @@ class Timing:
   barrier_s: float = 900.0
   settle_s: float = 45.0
   grace_s: float = 90.0
+  notice_s: float = 30.0  # of Compute Engine for spot machines
   backoff_s: float = 10.0
   max_backoff_s: float = 300.0
   look_s: float = 15.0
