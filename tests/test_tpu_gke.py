@@ -13,7 +13,7 @@ from tpu import supervisor
 from tpu.archive import Archive
 from tpu.job import Provisioning, State, Step
 from tpu.shell import Failed, Shell
-from tpu.targets import jobset
+from tpu.targets import Found, jobset
 from tpu.targets.gke import Gke
 
 EMPTY = {"contexts": [], "images": []}
@@ -159,6 +159,23 @@ def test_a_name_that_is_taken_is_not_taken_over(on_gke):
   with pytest.raises(UserError, match=r"cheese is taken.*tpu delete --name=ch"):
     drive.target.create(other)
   assert len(drive.target.find(drive.job).resources) == 2
+  # Once it is stopped nothing of it runs: other code may take its place.
+  drive.target.stop(drive.job)
+  other = dataclasses.replace(drive.job, overrides=("--config.seeds=(5,)",))
+  drive.target.create(other)
+  assert drive.target.find(other).state is State.WAITING
+
+
+def test_what_a_colleague_has_under_the_same_name_is_left_alone(on_gke):
+  drive = on_gke(slice_="v5p:2x2x1", cluster={"nodes": 0})
+  drive.submit()
+  mine = dataclasses.replace(drive.job, workdir="gs://mine/studies/cheese")
+  assert drive.target.find(mine) == Found(state=State.ABSENT)
+  with pytest.raises(UserError, match=r"is somebody else's.*take another --name"):
+    drive.target.create(mine)
+  drive.target.stop(mine)
+  drive.target.delete(mine)
+  assert drive.target.find(drive.job).state is State.WAITING
 
 
 def test_an_image_that_is_not_there_will_never_be(on_gke):

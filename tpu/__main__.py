@@ -132,6 +132,8 @@ def stop() -> None:
   board.ask_to_stop()
   for here in asked.each():
     asked.target.stop(here)
+  if asked.target.restarts_itself:  # which ends what runs there, too
+    return _say(f"{name}: hosts save and end; `run` goes on, `delete` removes the rest")
   return _say(
     f"{name}: hosts save and end; machines stay, and cost, until `python -m tpu delete "
     f"--name={name}`"

@@ -136,7 +136,7 @@ class Settings:
     network, subnetwork: None: the project's default.
     check_zone: refuse a zone that is not known to have the chip.
     reservation: name of one, for --reserved.
-    image: container image (gke; slurm with a container runtime).
+    image: container image (gke).
     labels: on every resource that can bear them, for the bill.
     secrets: environment variable -> name in the secret store.
     environment: variables for every command on the hosts; nothing secret.

@@ -66,19 +66,20 @@ class Gke:
     """Submits the job, or lets one that was stopped go on."""
     text = jobset.render(job, self.settings, self._image(job).name)
     there, _ = self._there(job)
-    if there is None or pods_lib.is_deleting(there) or pods_lib.ended(there):
-      self.push(job, ())
-      if there is not None:
-        self.delete(job)
-      self._kubectl.do("create", "--filename=-", stdin=text)
-    elif f'{jobset.DIGEST}: "{pods_lib.annotation(there, jobset.DIGEST)}"' not in text:
+    if there is None:
+      return self._submit(job, text, in_place=False)
+    digest = pods_lib.annotation(there, jobset.DIGEST)
+    is_same = f'{jobset.DIGEST}: "{digest}"' in text
+    is_over = pods_lib.is_deleting(there) or pods_lib.ended(there)
+    if is_over or (not is_same and self._is_stopped(there)):
+      return self._submit(job, text, in_place=True)
+    if not is_same:
       raise UserError(
         f"--name={job.name} is taken by a JobSet with other code or settings, and what "
         "is submitted cannot be changed: take another --name, or first "
         f"python -m tpu delete --name={job.name}"
       )
-    else:
-      self._suspend(job, there, False)
+    return self._suspend(job, there, False)
 
   def find(self, job: Job) -> Found:
     """Returns what there is of the JobSet and its pods."""
@@ -131,6 +132,8 @@ class Gke:
 
   def delete(self, job: Job) -> None:
     """Deletes the JobSet; returns when it and its pods are gone."""
+    if not self.shell.dry_run and self._there(job)[0] is None:
+      return
     options = ("--ignore-not-found", "--cascade=foreground", "--wait")
     timeout = f"--timeout={_DELETE_TIMEOUT_S}s"
     self._kubectl.do("delete", f"{_JOBSETS}/{job.name}", *options, timeout)
@@ -152,14 +155,27 @@ class Gke:
       return ": ".join([f"; {pod} ended with {code}", *words])
     return ""
 
+  def _submit(self, job: Job, text: str, in_place: bool) -> None:
+    """Makes the image, then the JobSet, perhaps in place of one that is over."""
+    self.push(job, ())
+    if in_place:
+      self.delete(job)
+    self._kubectl.do("create", "--filename=-", stdin=text)
+
   def _there(self, job: Job) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Returns the JobSet, if there is one, and its pods."""
+    """Returns the JobSet, if there is one, and its pods.
+
+    Of this study: a colleague's may be called the same; it is neither used nor deleted.
+    """
     if self.shell.dry_run:
       return None, []
     label = f"--selector={jobset.LABEL}={job.name}"
     found = self._kubectl.items(f"{_JOBSETS},pods", label)
-    jobsets = [each for each in found if each["kind"] == "JobSet"]
-    return (jobsets or [None])[0], [each for each in found if each["kind"] == "Pod"]
+    for each in found:
+      of_study = pods_lib.annotation(each, jobset.WORKDIR) == job.workdir
+      if each["kind"] == "JobSet" and of_study:
+        return each, [pod for pod in found if pod["kind"] == "Pod"]
+    return None, []
 
   def _by_step(
     self, job: Job, pods: list[dict[str, Any]]

@@ -34,6 +34,7 @@ from tpu.settings import Settings
 MAX_RESTARTS = 20
 LABEL = "msm-jax/job"  # of the JobSet and its pods: the job's name
 DIGEST = "msm-jax/spec"  # annotation: hash of what was submitted
+WORKDIR = "msm-jax/workdir"  # annotation: the study's
 _LONGEST = 63  # of a pod's name, which is a label of DNS
 _FLEX_SECONDS = 7 * 24 * 3600  # flex-start gives no more
 _PORT = 8476  # of process 0, for GPUs; the one JAX takes on TPUs
@@ -122,6 +123,7 @@ def render(job: Job, settings: Settings, image: str) -> str:
   values = {
     "job": job,
     "label": LABEL,
+    "workdir": WORKDIR,
     "gke": settings.gke,
     "machines": job.machines.name,
     "labels": labels,

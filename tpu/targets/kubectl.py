@@ -58,7 +58,8 @@ _WAYS_OUT = (
   ),
   (
     r"AlreadyExists|already exists",
-    "somebody else just made a JobSet of that name: take another --name",
+    "a JobSet of that name is somebody else's (or of another --workdir): take another "
+    "--name",
   ),
   (r"denied the request|is invalid|Invalid value", "the cluster refuses the job"),
 )
