@@ -4,7 +4,9 @@ import pathlib
 import re
 import shlex
 
+import manifests
 import pytest
+import yaml
 
 import launch
 from tpu import __main__ as tpu_main
@@ -57,6 +59,8 @@ def test_a_job_of_the_page_can_be_tried_offline(words, settings, tmp_path, capsy
   printed = capsys.readouterr()
   assert code == 0, printed.err
   assert re.search(r"^(gcloud|kubectl|ssh|sbatch) ", printed.out, re.MULTILINE)
+  for manifest in re.findall(r"^apiVersion:.*?(?=^EOF$)", printed.out, re.M | re.S):
+    assert manifests.faults(yaml.safe_load(manifest)) == []
 
 
 @pytest.mark.parametrize("words", [words for words, _ in JOBS], ids=shlex.join)
