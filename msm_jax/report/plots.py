@@ -284,10 +284,12 @@ def make(name: str, alt: str, height: float, draw: Callable[[Figure], None]) -> 
   """Returns what `draw` puts on a figure, `height` inches high, as PNG and SVG."""
   style: dict[str, Any] = {**_STYLE, "svg.hashsalt": name}
   with matplotlib.rc_context(style):
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, height), dpi=200, layout="constrained")
     draw(figure)
+    figure.get_layout_engine().execute(figure)  # each savefig would do it twice
+    figure.set_layout_engine(None)
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    figure.savefig(png, format="png", metadata={"Software": None})
     svg = io.StringIO()
     figure.savefig(svg, format="svg", transparent=True)
   return Plot(name=name, alt=alt, png=png.getvalue(), svg=_inline(svg.getvalue(), name))
