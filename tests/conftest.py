@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, strict ranks, no network, nothing to say on stderr."""
 
+import errno
 import faulthandler
 import os
 import socket
@@ -35,14 +36,23 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
+  """Refuses what would leave this machine, and fails the test that tried.
+
+  The refusal is an OSError, as a network's is: libraries close their socket on those
+  alone. Many then go on without the answer, so what was tried is kept, too.
+  """
   connect = socket.socket.connect
+  tried = []
 
   def guarded(self, address):
     if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _LOCAL:
-      raise RuntimeError(f"a test must not reach the network: {address}")
+      tried.append(address)
+      raise OSError(errno.ENETUNREACH, f"a test must not reach the network: {address}")
     return connect(self, address)
 
   monkeypatch.setattr(socket.socket, "connect", guarded)
+  yield
+  assert not tried, f"a test must not reach the network: {tried}"
 
 
 def pytest_unconfigure():
