@@ -12,7 +12,8 @@ gcloud.py      flags and errors of gcloud; remote.py, on_host.sh: what hosts are
 targets/       how machines are got and given back, one file per kind of cloud
 templates/     texts that targets fill in
 supervisor.py  looks after a job: creates, starts, recreates, gives up
-submitting.py  whether a job is new, goes on, or contradicts one under way
+submitting.py  whether a job is new, goes on, or contradicts one under way; ending.py:
+               waiting for what ends by itself
 presence.py    when machines came and went
 status.py      how far a job is, what it cost, what went wrong, what is there
 host.py        runs on every machine: waits for the others, runs the command again
