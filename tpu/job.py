@@ -108,6 +108,10 @@ class Job:
       provisioning=Provisioning.ON_DEMAND,
     )
 
+  def but_for_code(self) -> "Job":
+    """Returns what is asked for: what of it is done is not done again by other code."""
+    return dataclasses.replace(self, code="", max_same_failures=1)
+
   def command(self, step: Step) -> list[str]:
     """Returns what runs on every host, in the root of the repository."""
     return [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from msm_jax.errors import UserError
 from tpu.board import Attempt, Board, Submission
-from tpu.job import Job, State
+from tpu.job import State
 from tpu.targets import Target
 
 _MUST_AGREE = ("config", "overrides", "machines", "provisioning", "workdir", "steps")
@@ -86,18 +86,13 @@ def _refuse_another(known: Submission, new: Submission) -> None:
 def _begin_again(known: Submission, new: Submission, board: Board) -> None:
   """Lets hosts begin where an earlier life of the job ended."""
   board.forget_stop()
-  same = _described(known.job) == _described(new.job)
+  same = known.job.but_for_code() == new.job.but_for_code()
   for step in new.job.steps:
     record = board.attempt(step.name)
     if record is not None and not (same and record.phase == "finished"):
       again = Attempt(attempt=record.attempt + 1, why="submitted again")
       board.put_attempt(step.name, again)
   board.submit(new)
-
-
-def _described(job: Job) -> Job:
-  """Returns a job but for its code: what is finished is not done again for that."""
-  return dataclasses.replace(job, code="", max_same_failures=1)
 
 
 def _shown(value: object) -> str:

@@ -361,6 +361,5 @@ class Slurm:
 
 
 def _digest(job: Job) -> str:
-  """Returns a hash of what is asked for; other code goes on with what is done."""
-  same = dataclasses.replace(job, code="", max_same_failures=1)
-  return hashlib.sha256(repr(same).encode()).hexdigest()[:16]
+  """Returns a hash of what is asked for."""
+  return hashlib.sha256(repr(job.but_for_code()).encode()).hexdigest()[:16]
