@@ -3,17 +3,15 @@
 A machine is ROOT/NAME with `home/` and `environment.json`, what a TPU host finds out
 from its metadata server. All that runs "on" it bears `FAKE_HOST` in its environment, so
 that taking the machine away ends all of it, whoever started it.
+
+What few need is imported where they do: `fake_tools/gcloud` is started a hundred times.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +32,8 @@ exec {python} "$@"
 
 def free_port() -> int:
   """Returns a port that nobody listens to now."""
+  import socket
+
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     return probe.getsockname()[1]
@@ -60,6 +60,8 @@ def make(root: pathlib.Path, names: Sequence[str], first: int = 0) -> None:
 
 def prepare(machine: pathlib.Path) -> None:
   """Puts Python there, as an image with everything installed has it."""
+  import hashlib
+
   venv = machine / "home" / ".msm-jax" / "venv"
   (venv / "bin").mkdir(parents=True, exist_ok=True)
   python = venv / "bin" / "python"
@@ -94,6 +96,8 @@ def environment(machine: pathlib.Path) -> dict[str, str]:
 
 def start(machine: pathlib.Path, argv: Sequence[str], cwd: pathlib.Path) -> None:
   """Starts a process that outlives this one and is nobody's child."""
+  import subprocess
+
   with (machine / "output.log").open("ab") as log:
     subprocess.run(
       ["setsid", "--fork", *argv],
@@ -126,11 +130,13 @@ def signal_all(machine: pathlib.Path, number: int) -> None:
 
 def take_away(machine: pathlib.Path, grace_s: float = 0.0) -> None:
   """Ends a machine: SIGTERM, SIGKILL `grace_s` later, and its disk is gone."""
+  import shutil
+
   deadline = time.monotonic() + grace_s
   if grace_s:
     signal_all(machine, signal.SIGTERM)
   while time.monotonic() < deadline and processes(machine):
-    time.sleep(0.02)
+    time.sleep(0.2)
   while processes(machine):
     signal_all(machine, signal.SIGKILL)
     time.sleep(0.02)

@@ -13,9 +13,9 @@ from msm_jax.storage import bucket, transfers, urls
 pytest.importorskip("gcsfs")
 
 TIMING = {
-  "poll_s": 0.1,
-  "beat_s": 0.3,
-  "gather_s": 0.5,
+  "poll_s": 0.3,
+  "beat_s": 0.6,
+  "gather_s": 1.0,
   "lost_s": 8.0,
   "settle_s": 2.0,
   "grace_s": 4.0,

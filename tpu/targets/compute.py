@@ -192,7 +192,8 @@ class Compute:
     if template:
       resources.append(f"instance-template {job.name}")
     hosts = slices.hosts_per_slice(job.machines)
-    if hosts > 1 and self._described(job, *self._about_policy(job)):
+    # It is made before the template, and deleted after it.
+    if hosts > 1 and (template or self._described(job, *self._about_policy(job))):
       resources.append(f"resource-policy {job.name}")
     state, says = _state(groups, hosts)
     names = [name for group in groups for name in sorted(map(_name, group or ()))]
