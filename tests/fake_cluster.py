@@ -214,7 +214,9 @@ def _schedule(cluster: dict[str, Any]) -> None:
       continue
     container = pod["spec"]["containers"][0]
     refs = [
-      e["valueFrom"].get("secretKeyRef") for e in container["env"] if "valueFrom" in e
+      e["valueFrom"].get("secretKeyRef")
+      for e in container.get("env", ())
+      if "valueFrom" in e
     ]
     if container["image"] not in cluster["images"]:
       _waits(pod, "ErrImagePull", f"{container['image']}: not found")
@@ -262,7 +264,7 @@ def _environment(cluster, pod, container) -> dict[str, str]:
   """
   labels, given = pod["metadata"]["labels"], {"JOB_COMPLETION_INDEX": ""}
   given["JOB_COMPLETION_INDEX"] = labels[_INDEX]
-  for each in container["env"]:
+  for each in container.get("env", ()):
     source = each.get("valueFrom", {})
     if "fieldRef" in source:
       given[each["name"]] = labels[source["fieldRef"]["fieldPath"].split("'")[1]]

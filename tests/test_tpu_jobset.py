@@ -129,7 +129,7 @@ def test_an_override_reaches_the_command_as_it_was_typed(tmp_path):
     (
       {"provisioning": Provisioning.RESERVED},
       {"reservation": None},
-      "--target=gke needs reservation",
+      "--target=gke --reserved needs reservation",
     ),
     ({}, {"secrets": {"KEY": "My_Key"}}, "secrets.KEY = 'My_Key'.*lower-case"),
   ],

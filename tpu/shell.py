@@ -21,13 +21,25 @@ _INSTALL = {
   "ssh": "install an OpenSSH client",
 }
 
+_HALF = 200  # letters of a command, or of its words, at either end of a message
+
 
 class Failed(Exception):
-  """A command ended with an error; `code` and what it said on stderr."""
+  """A command ended with an error; `code` and all that it `said` on stderr.
+
+  The message is one line for people; of what is long the middle is left out.
+  """
 
   def __init__(self, argv: Sequence[str], code: int, said: str):
-    super().__init__(f"{shlex.join(argv)}: exit {code}: {said.strip()}")
+    super().__init__(f"{_short(shlex.join(argv))}: exit {code}: {_short(said)}")
     self.argv, self.code, self.said = tuple(argv), code, said
+
+
+def _short(text: str) -> str:
+  line = " ".join(text.split())
+  if len(line) <= 2 * _HALF:
+    return line
+  return f"{line[:_HALF]} ... {line[-_HALF:]}"
 
 
 @dataclasses.dataclass(frozen=True)

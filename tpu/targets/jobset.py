@@ -100,7 +100,7 @@ def check(job: Job, settings: Settings) -> None:
   if isinstance(machines, Gpus) and machines.kind not in _GPUS:
     raise UserError(f"--slice={machines.name}: on GKE GPUs are {', '.join(_GPUS)}")
   if job.provisioning is Provisioning.RESERVED:
-    settings.need("gke", "reservation")
+    settings.need("gke --reserved", "reservation")
   for variable, secret in settings.secrets.items():
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", secret):
       raise UserError(
