@@ -1,6 +1,7 @@
 """Jobs that count, and a fake cluster with Slurm for each."""
 
 import contextlib
+import functools
 import io
 import json
 import pathlib
@@ -109,6 +110,7 @@ class OnSlurm:
     return {path.name: path.read_text() for path in paths if path.is_file()}
 
 
+@functools.cache
 def packed():
   """Returns the code of a job: what a host needs of ours, and a command that counts."""
   launch = """

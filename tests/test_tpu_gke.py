@@ -9,8 +9,9 @@ import gke_drive
 import pytest
 
 from msm_jax.errors import UserError
-from tpu import supervisor
+from tpu import submitting, supervisor
 from tpu.archive import Archive
+from tpu.board import Submission
 from tpu.job import Provisioning, State, Step
 from tpu.shell import Failed, Shell
 from tpu.targets import Found, jobset
@@ -101,17 +102,10 @@ def test_a_job_that_a_person_must_mend_is_not_tried_again(on_gke):
   assert "ended with 2" in found.says
   assert drive.board.attempt("study").phase == "gave_up"
   assert drive.jobset()["status"]["restarts"] == 0
-
-
-def test_what_failed_and_was_kept_is_made_anew(on_gke):
-  drive = on_gke(slice_="v5p:2x2x1")
-  drive.order({"host": 0, "step": 2, "code": 2, "times": 1, "says": "error: no key"})
-  look_after, how = supervisor.look_after, {"timing": drives.QUICK, "say": [].append}
-  with pytest.raises(UserError, match="error: no key"):
-    look_after(drive.job, drive.target, drive.board, keep=True, **how)
-  assert drive.wait_until_ended().state is State.FAILED
-  look_after(drive.job, drive.target, drive.board, **how)
-  assert drive.board.attempt("study").phase == "finished"
+  again = Submission(job=drive.job, target="gke", timing=drives.QUICK)
+  submitting.submit(again, drive.target, drive.board, print)
+  assert drive.board.attempt("study").phase == "waiting"
+  assert drive.target.find(drive.job) == Found(state=State.ABSENT)  # it failed for good
 
 
 def test_an_image_that_does_not_run_is_tried_a_few_times(on_gke, monkeypatch):

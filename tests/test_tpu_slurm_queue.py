@@ -32,7 +32,7 @@ def test_a_job_that_waits_says_for_what(on_slurm):
 
 
 def test_what_left_the_queue_without_a_word_is_asked_after(on_slurm):
-  drive = on_slurm(goal=100_000)
+  drive = on_slurm(cluster={"nodes": 0})
   drive.submit()
   for state, means in (
     ("NODE_FAIL", State.ABSENT),  # which is submitted again, with the code it had
@@ -47,7 +47,7 @@ def test_what_left_the_queue_without_a_word_is_asked_after(on_slurm):
 
 
 def test_where_no_accounts_are_kept_the_controller_is_asked(on_slurm):
-  drive = on_slurm(goal=100_000, cluster={"accounts_are_kept": False})
+  drive = on_slurm(cluster={"nodes": 0, "accounts_are_kept": False})
   drive.submit()
   with fake_slurm.opened(drive.root) as cluster:
     fake_slurm.end(cluster, "1000", "TIMEOUT")
