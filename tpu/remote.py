@@ -12,6 +12,10 @@ from tpu.job import Job, Step
 from tpu.settings import Settings
 
 _CODE = ".msm-jax/code"
+# Where no TPU is found or started JAX then says so and ends; it would go on with the
+# CPU if nobody had said anything (`backends` in jax/_src/xla_bridge.py).
+ON_TPU = {"JAX_PLATFORMS": "tpu,cpu"}
+ON_CPU = {"JAX_PLATFORMS": "cpu"}
 # Silent hangs between slices end the program, which is then started again.
 ABORT_ON_HANGS = "--megascale_abort_on_hangs=true"
 

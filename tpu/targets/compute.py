@@ -236,7 +236,7 @@ class Compute:
   def start(self, job: Job, step: Step, hosts: tuple[str, ...]) -> None:
     """Starts the agent of a step on every host."""
     if isinstance(job.machines, Cpu):
-      return self.vms.start(step, hosts, lambda _: vms.CPU_ENVIRONMENT)
+      return self.vms.start(step, hosts, lambda _: remote.ON_CPU)
     num_slices = job.machines.num_slices
     return self.vms.start(step, hosts, lambda k: _environment(k, hosts, num_slices))
 
@@ -314,8 +314,8 @@ def _provisioned(provisioning: Provisioning, settings: Settings) -> list[str]:
 def _environment(k: int, hosts: tuple[str, ...], num_slices: int) -> dict[str, str]:
   """Returns how host `k` finds the others; within a slice libtpu knows by itself."""
   if len(hosts) == 1:
-    return vms.TPU_ENVIRONMENT
-  found = vms.TPU_ENVIRONMENT | {
+    return remote.ON_TPU
+  found = remote.ON_TPU | {
     "JAX_COORDINATOR_ADDRESS": f"{hosts[0]}:{JAX_PORT}",
     "JAX_NUM_PROCESSES": str(len(hosts)),
     "JAX_PROCESS_ID": str(k),

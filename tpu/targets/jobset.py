@@ -230,11 +230,12 @@ def _tolerations(job: Job) -> tuple[str, ...]:
 
 
 def _environment(job: Job, step: Step, settings: Settings) -> dict[str, str]:
-  environment = dict(settings.environment)
   machines = job.at(step).machines
+  ours = remote.ON_TPU if _is_tpu(machines) else remote.ON_CPU
+  ours = {} if isinstance(machines, Gpus) else ours
   if _num_slices(job, step) > 1:
-    ours = {"LIBTPU_INIT_ARGS": remote.ABORT_ON_HANGS}
-    environment = remote.merged(environment, ours)
+    ours = ours | {"LIBTPU_INIT_ARGS": remote.ABORT_ON_HANGS}
+  environment = remote.merged(settings.environment, ours)
   if isinstance(machines, Gpus):
     # Where GKE puts the driver of the node.
     environment["LD_LIBRARY_PATH"] = "/usr/local/nvidia/lib64"

@@ -181,10 +181,10 @@ class Queued:
   def start(self, job: Job, step: Step, hosts: tuple[str, ...]) -> None:
     """Starts the agent of a step on every host; each finds out its number there."""
     if isinstance(job.machines, Cpu):
-      return self.vms.start(step, hosts, lambda _: vms.CPU_ENVIRONMENT)
+      return self.vms.start(step, hosts, lambda _: remote.ON_CPU)
     per_slice = slices.hosts_per_slice(job.machines)
     # JAX asks the metadata server, which knows slices, too.
-    environment = dict(vms.TPU_ENVIRONMENT)
+    environment = dict(remote.ON_TPU)
     if len(hosts) > 1:
       environment["MSM_JAX_DISTRIBUTED"] = "1"
     if job.machines.num_slices > 1:

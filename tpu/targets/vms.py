@@ -28,10 +28,6 @@ UBUNTU = (
   ("image-project", "ubuntu-os-cloud"),
 )
 EXTRAS = "gcs"  # of pyproject.toml, where there are no TPUs
-CPU_ENVIRONMENT = {"JAX_PLATFORMS": "cpu"}
-# Where no TPU is found or started JAX then says so and ends; it would go on with the
-# CPU if nobody had said anything (`backends` in jax/_src/xla_bridge.py).
-TPU_ENVIRONMENT = {"JAX_PLATFORMS": "tpu,cpu"}
 _GONE = (
   "STOPPING",
   "STOPPED",
