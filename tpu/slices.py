@@ -197,7 +197,9 @@ GENERATIONS = {
     dollars={"": Price()},
   ),
 }
-_CPU = {"n2-standard-8": 0.39}  # dollars of an hour, in us-central1
+# Dollars of an hour in us-central1, and elsewhere in the US up to 0.46: a twelfth of
+# n2-standard-96 in SkyPilot's catalogue (v8/gcp/vms.csv: 4.66166), which is in step.
+_CPU = {"n2-standard-8": 0.39}
 # On hosts of eight, linked by NVLink; fewer share one host.
 GPUS = ("a100", "h100", "h200", "b200", "b300")
 _GPUS_PER_HOST = 8

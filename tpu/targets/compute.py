@@ -9,7 +9,11 @@ TPU topology must be in bulk mode, policies are named by their whole path, flex-
 goes into the template, and resize requests are refused.
 
 Spot machines are not started again: groups are deleted and made anew. Of several slices
-each has its own group; how they find each other (MEGASCALE_*) is said by us.
+each has its own group; how they find each other (MEGASCALE_*) is said by us, in the
+variables and with the port that Ray gives hosts of slices (`ray.util.tpu`): Google has
+no page on several slices of Compute Engine that we know of. Hosts are numbered by their
+names, and a TPU's processes are not: see `msm_jax/distributed.py`. Not known: whether
+slices can only meet at the host that has their first process.
 """
 
 import dataclasses
