@@ -153,7 +153,7 @@ def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_run_again(tmp_path, 
           os.kill(agent, signal.SIGTERM)
     drive.wait_for(lambda: drive.error is not None)
   assert isinstance(drive.error, Stopped) and "run the same command" in str(drive.error)
-  assert drive.record().phase == "stopped"
+  assert drive.record().phase == "stopped" and drive.target.calls.count("start") == 1
   drive.wait_until_idle()
   drive.go_on()
   assert drive.count() >= 6

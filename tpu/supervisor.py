@@ -262,6 +262,8 @@ class _Supervisor:
       return None
     if self._target.restarts_itself or time.monotonic() < self._patient_until:
       return None
+    if self._is_ending(step, silent):
+      return None
     if self._starts >= _MOST_STARTS:
       return self._replace_broken(silent)
     self._starts += 1
@@ -272,6 +274,11 @@ class _Supervisor:
     self._deed("start", lambda: self._target.start(job, step, hosts))
     self._patient_until = time.monotonic() + self._timing.first_beat_s
     return None
+
+  def _is_ending(self, step: Step, silent: list[int]) -> bool:
+    """Returns whether hosts are silent because there is nothing more to do."""
+    stops = 0 not in silent and self._board.is_to_stop()  # host 0 says when all did
+    return stops or self._is_over(step)
 
   def _replace_broken(self, silent: list[int]) -> None:
     """Gets other machines for some whose agents never say anything."""
