@@ -107,12 +107,18 @@ def leave(code: int, timeout_s: float = 5.0) -> NoReturn:
 
   The other processes may not have failed, and then would never come to the barrier at
   the end; and threads of a save that failed wait for minutes for one another.
+
+  The interpreter is never taken down: before Python 3.14 it ends a thread that comes
+  back from C++ by then (the pulse does, `training/liveness.py`) in a way that C++ takes
+  for an error, and a run that was done ended with SIGSEGV.
   """
-  if not code:
-    sys.exit(code)
-  farewell = threading.Thread(target=_say_farewell, daemon=True)
-  farewell.start()
-  farewell.join(timeout_s)
+  if code:
+    farewell = threading.Thread(target=_say_farewell, daemon=True)
+    farewell.start()
+    farewell.join(timeout_s)
+  else:
+    threading._shutdown()  # waits for all that are no daemons, as the end does
+    atexit._run_exitfuncs()
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads any more
       stream.flush()

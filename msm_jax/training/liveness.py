@@ -1,5 +1,6 @@
 """Whether the other processes of a run are still there."""
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -15,6 +16,7 @@ from msm_jax import distributed, exits
 GO_ON = "run again to go on from the last checkpoint"
 _PULSE, _FAILED = "msm_jax/pulse", "failed"
 _EVERY_S = 2.0
+_REST_S = 5.0  # at most so long is waited at the end for an answer
 _HANDLERS: list[object] = []  # a C callback must outlive its registration
 
 
@@ -36,6 +38,8 @@ class Pulse:
       for number in range(distributed.num_processes())
       if number != distributed.process_index()
     }
+    self._listening, self._rests = threading.Lock(), False
+    atexit.register(self._rest)  # after JAX's own, so it is done before that
     threading.Thread(target=self._beat, name="pulse", daemon=True).start()
 
   def fail(self) -> None:
@@ -64,8 +68,20 @@ class Pulse:
       count += 1
       with contextlib.suppress(Exception):  # the service is gone: `lost` will say so
         self._tell(str(count))
-        self._listen()
+        with self._listening:
+          if self._rests:
+            continue
+          self._listen()
         self._answered = time.monotonic()
+
+  def _rest(self) -> None:
+    """Listens no more: JAX's client aborts the process when it is closed while it is
+    asked for what the others said. The others still hear of this one.
+    """
+    is_ours = self._listening.acquire(timeout=_REST_S)
+    self._rests = True
+    if is_ours:
+      self._listening.release()
 
   def _tell(self, text: str) -> None:
     key = f"{_PULSE}/{distributed.process_index()}"
