@@ -69,6 +69,14 @@ def test_data_that_git_does_not_ignore_is_not_sent(clone):
     pack(Shell(), clone)
 
 
+def test_a_private_key_is_not_sent(clone):
+  (clone / "key.json").write_text('{"k": "-----BEGIN PRIVATE KEY' + '-----\\nMII"}')
+  with pytest.raises(UserError, match=r"^key.json holds a private key, .*\.gitignore"):
+    pack(Shell(), clone)
+  (clone / ".gitignore").write_text("*.secret\nruns/\nkey.json\n")
+  assert "key.json" not in pack(Shell(), clone).names
+
+
 def test_a_folder_without_git_is_refused(tmp_path):
   with pytest.raises(UserError, match="is no git repository"):
     pack(Shell(), tmp_path)

@@ -1,5 +1,6 @@
 """tpu.toml: what it says, what it may not, what is missing."""
 
+import math
 import pathlib
 import re
 import tomllib
@@ -50,7 +51,13 @@ BAD = [
   ({"compute": "x"}, "must be a table"),
   ({"prices": {"v6e": {"spot": "cheap"}}}, "prices.v6e: spot = 'cheap' must be a numb"),
   ({"labels": {"Team": "x"}}, "lower-case letters"),
-  ({"labels": {"team": 1}}, "must be a table of texts"),
+  ({"compute": {"flex_hours": math.nan}}, "flex_hours = nan must not be negative or"),
+  ({"labels": {"team": 1}}, "labels.team must be a text in quotes"),
+  ({"labels": "team"}, "labels must be a table"),
+  ({"slurm": {"directory": "msm"}}, "slurm.directory = 'msm' must be a /path"),
+  ({"slurm": {"directory": "/a b"}}, "slurm.directory = '/a b' must be a /path"),
+  ({"slurm": {"time_limit": "12h"}}, "slurm.time_limit = '12h' must be minutes"),
+  ({"slurm": {"login": "-oX=y"}}, "slurm.login = '-oX=y' must be HOST or"),
   ({"secrets": {"MY-KEY": "x"}}, "not the name of an environment variable"),
   ({"environment": {"OPENAI_API_KEY": "x"}}, r"OPENAI_API_KEY = \"its name there\""),
 ]
@@ -67,6 +74,23 @@ def test_a_key_in_place_of_its_name_is_refused_and_not_repeated(key):
   with pytest.raises(UserError, match="the name that the secret store has") as caught:
     settings.parse({"secrets": {"API_KEY": key}})
   assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [("X", "sk-ant-api03-a"), ("PROXY", "http://me:pa55@proxy:80"), ("MY_KEY", "a55")],
+)
+def test_a_key_among_the_variables_is_refused_and_not_repeated(name, value):
+  with pytest.raises(UserError, match=f"environment.{name} looks like a key") as caught:
+    settings.parse({"environment": {name: value}})
+  with pytest.raises(UserError, match=r"environment\.B must be a text") as other:
+    settings.parse({"environment": {name: value, "B": 1}})
+  assert value not in str(caught.value) and value not in str(other.value)
+
+
+def test_variables_that_are_no_keys_are_taken():
+  said = {"MONKEYS": "2", "GOOGLE_APPLICATION_CREDENTIALS": "/a/b", "A": "http://h:80"}
+  assert settings.parse({"environment": said}).environment == said
 
 
 def test_what_is_no_toml_says_where(tmp_path):

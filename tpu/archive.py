@@ -18,6 +18,7 @@ from tpu.shell import Failed, Shell
 
 ROOT = pathlib.Path(__file__).parent.parent  # of the repository
 _MAX_BYTES = 64 << 20
+_PRIVATE = b"PRIVATE KEY" + b"-----"  # PEM, and keys of service accounts
 _LIST = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 
 
@@ -51,8 +52,8 @@ def pack(shell: Shell, root: pathlib.Path = ROOT) -> Archive:
   """Returns the archive of a working tree; a placeholder in a dry run.
 
   Raises:
-    UserError: git is not there, `root` is no working tree of it, or there are more than
-      64 MiB.
+    UserError: git is not there, `root` is no working tree of it, there are more than
+      64 MiB, or a private key is among them.
   """
   if shell.dry_run:
     return Archive(sha="CODE", data=b"")
@@ -60,12 +61,13 @@ def pack(shell: Shell, root: pathlib.Path = ROOT) -> Archive:
   tar = io.BytesIO()
   with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
     for name in names:
-      _add(archive, root / name, name)
-      if tar.tell() > _MAX_BYTES:
+      size = (root / name).lstat().st_size  # before it is read: it may be huge
+      if tar.tell() + size > _MAX_BYTES:
         raise UserError(
           f"{root}: more than {_MAX_BYTES >> 20} MiB of files that git does not ignore "
           f"(at {name}): add what is no code to .gitignore"
         )
+      _add(archive, root / name, name)
   data = tar.getvalue()
   sha = hashlib.sha256(data).hexdigest()[:12]
   packed = gzip.compress(data, compresslevel=2, mtime=0)
@@ -91,6 +93,11 @@ def _add(archive: tarfile.TarFile, path: pathlib.Path, name: str) -> None:
     info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
     return archive.addfile(info)
   data = path.read_bytes()
+  if _PRIVATE in data:
+    raise UserError(
+      f"{name} holds a private key, and would be sent with the code: move it "
+      "elsewhere, or add it to .gitignore"
+    )
   info.size = len(data)
   info.mode = 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
   return archive.addfile(info, io.BytesIO(data))

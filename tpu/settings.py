@@ -6,6 +6,7 @@ every field is settings.example.toml.
 """
 
 import dataclasses
+import math
 import pathlib
 import re
 import tomllib
@@ -164,7 +165,7 @@ class Settings:
 
   def __post_init__(self):
     for name, (pattern, example) in _FORMS.items():
-      value = getattr(self, name)
+      value = self._of(name)
       if value is not None and not re.fullmatch(pattern, value):
         raise UserError(f"{self.where}: {name} = {value!r} must be {example}")
     for section in ("secrets", "environment"):
@@ -180,8 +181,8 @@ class Settings:
           f"{self.where}: secrets.{name} must be the name that the secret store has "
           "for it, not the key itself: gcloud secrets create NAME --data-file=FILE"
         )
-    for name in self.environment:
-      if _SECRET.search(name):
+    for name, value in self.environment.items():
+      if _SECRET.search(name) or _KEYS.match(value) or _LOGIN.search(value):
         raise UserError(
           f"{self.where}: environment.{name} looks like a key, which anyone would see: "
           f'put it into the secret store and write [secrets] {name} = "its name there"'
@@ -231,9 +232,16 @@ _FORMS = {
   ),
   "zone": (r"[a-z]+-[a-z]+\d+-[a-z0-9]+", "a zone (us-east5-b), not a region"),
   "service_account": (r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address"),
+  "slurm.login": (r"[^\s-]\S*", "HOST or USER@HOST"),
+  "slurm.directory": (r"/\S*", "a /path without spaces, which all nodes see"),
+  "slurm.time_limit": (
+    r"(\d+-)?\d+(:\d+){0,2}",
+    "minutes, hours:minutes:seconds or days-hours (12:00:00, 1-12)",
+  ),
 }
 _KEYS = re.compile(r"sk-|AIza|hf_[A-Za-z0-9]{20}|[0-9a-f]{40}$|ya29|-----")
-_SECRET = re.compile(r"API_?KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+_SECRET = re.compile(r"API_?KEY|TOKEN|SECRET|PASSWORD|_KEY(_|$)", re.IGNORECASE)
+_LOGIN = re.compile(r"://[^/\s:@]*:[^/\s@]+@")  # a password in a URL
 _LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 _SECTIONS = {"compute": Compute, "queued": Queued, "gke": Gke, "slurm": Slurm}
 
@@ -289,11 +297,22 @@ def _checked(cls: type, values: Any, where: str) -> Mapping[str, Any]:
   hints.pop("where", None)
   for name, value in _table(values, where).items():
     fields.check_known(name, hints, where, "the settings")
-    if not _is_of(value, hints[name]):
+    if typing.get_origin(hints[name]) is dict:
+      _check_texts(value, f"{where}: {name}")
+    elif not _is_of(value, hints[name]):
       raise UserError(f"{where}: {name} = {value!r} must be {_kind(hints[name])}")
-    if isinstance(value, int | float) and value < 0:
-      raise UserError(f"{where}: {name} = {value!r} must not be negative")
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
+      raise UserError(f"{where}: {name} = {value!r} must not be negative or infinite")
   return values
+
+
+def _check_texts(values: Any, where: str) -> None:
+  """Refuses what is no table of texts; repeats no value, for it may be a key."""
+  if not isinstance(values, dict):
+    raise UserError(f"{where} must be a table: [section] and its fields")
+  for name, value in values.items():
+    if not isinstance(value, str | Price):
+      raise UserError(f'{where}.{name} must be a text in quotes: {name} = "text"')
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:
@@ -305,11 +324,6 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
 def _is_of(value: Any, hint: Any) -> bool:
   if isinstance(hint, types.UnionType):
     return any(_is_of(value, each) for each in typing.get_args(hint))
-  if typing.get_origin(hint) is dict:
-    _, kind = typing.get_args(hint)
-    return isinstance(value, dict) and all(
-      _is_of(each, kind) for each in value.values()
-    )
   if hint in (int, float) and isinstance(value, bool):
     return False
   return isinstance(value, int | float if hint is float else hint)
@@ -319,7 +333,5 @@ def _kind(hint: Any) -> str:
   """Returns what a field takes, for people."""
   if isinstance(hint, types.UnionType):
     return _kind(typing.get_args(hint)[0])
-  if typing.get_origin(hint) is dict:
-    return 'a table of texts: name = "text"'
   names = {str: "a text in quotes", bool: "true or false", int: "a whole number"}
   return names.get(hint, "a number")
