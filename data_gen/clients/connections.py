@@ -5,6 +5,8 @@ thousand would take milliseconds of CPU per request. Many connections are spread
 several small pools instead.
 """
 
+import functools
+import ssl
 import urllib.request
 from typing import Any
 
@@ -22,7 +24,13 @@ def http_client(
     more["limits"] = _limits(max_connections)
   else:
     more["transport"] = _Pools(-(-max_connections // _PER_POOL))
-  return httpx2.AsyncClient(timeout=timeout_s, **more)
+  return httpx2.AsyncClient(timeout=timeout_s, verify=trusted(), **more)
+
+
+@functools.cache
+def trusted() -> ssl.SSLContext:
+  """Returns what tells whom to trust; reading the certificates takes its time."""
+  return httpx2.create_ssl_context()
 
 
 def _limits(count: int) -> httpx2.Limits:
@@ -35,9 +43,8 @@ class _Pools(httpx2.AsyncBaseTransport):
   def __init__(self, count: int):
     # An answer's body is still read when its request no longer counts: some room.
     limits = _limits(2 * _PER_POOL)
-    trusted = httpx2.create_ssl_context()
     self._pools = [
-      httpx2.AsyncHTTPTransport(verify=trusted, limits=limits) for _ in range(count)
+      httpx2.AsyncHTTPTransport(verify=trusted(), limits=limits) for _ in range(count)
     ]
     self._busy = [0] * count
 

@@ -127,6 +127,9 @@ def _sdk(
     api_version=client.api_version,
     timeout=int(client.timeout_s * 1000),
     httpx_async_client=http,
+    # Of clients that are not used: each would read the certificates again.
+    client_args={"verify": connections.trusted()},
+    async_client_args={"ssl": connections.trusted()},
     headers=_tier_headers(client),
   )
   key = None if client.project else _key(client, where)
