@@ -2,6 +2,7 @@
 
 import errno
 import faulthandler
+import gc
 import os
 import socket
 import tempfile
@@ -53,6 +54,12 @@ def _no_network(monkeypatch):
   monkeypatch.setattr(socket.socket, "connect", guarded)
   yield
   assert not tried, f"a test must not reach the network: {tried}"
+
+
+def pytest_collection_finish():
+  """What was imported stays: the garbage collector need not look at it each time."""
+  gc.collect()
+  gc.freeze()
 
 
 def pytest_unconfigure():

@@ -34,6 +34,7 @@ CFG = ModelConfig(
   layer_types=(SLIDING, FULL, SLIDING),
   attention_softcap=30.0,
 )
+row_nll = jax.jit(losses.row_nll, static_argnames=("cfg", "compute"))
 
 
 def drawn(num_heads, num_kv_heads, head_dim, length, rows=2, seed=0):
@@ -114,18 +115,17 @@ def test_packed_documents_give_what_separate_ones_give(settings):
     for n in (90, 5, 120)
   ]
 
-  @jax.jit
-  def nll(batch, compute=Compute(attention="blocked", **settings)):  # noqa: B008
-    return losses.row_nll(params, batch, cfg=CFG, compute=compute)
+  def nll(batch, compute):
+    return row_nll(params, batch, cfg=CFG, compute=compute)
 
   def batch(pieces):
     row = packing.make_row(pieces, 256)
     return {name: jnp.asarray(value)[None] for name, value in row.items()}
 
-  together, at = nll(batch(pieces))[0], 0
+  together, at = nll(batch(pieces), Compute(attention="blocked", **settings))[0], 0
   for piece in pieces:
     n = piece.num_slots
-    alone = losses.row_nll(params, batch([piece]), cfg=CFG)[0, :n]
+    alone = nll(batch([piece]), Compute())[0, :n]
     np.testing.assert_allclose(together[at : at + n], alone, atol=1e-5)
     at += n
 
