@@ -35,6 +35,7 @@ class FakeCloud:
     launch: what runs in place of launch.py, if anything.
 
   Attributes:
+    settings: tpu.toml.
     gcs: the bucket.
     board: of the job.
   """
@@ -56,7 +57,8 @@ class FakeCloud:
     slices, zone = PLACES[target]
     self._slice = slices[num_hosts]
     root.mkdir(parents=True, exist_ok=True)
-    (root / "tpu.toml").write_text(
+    self.settings = root / "tpu.toml"
+    self.settings.write_text(
       f'bucket = "gs://lab/msm"\nproject = "my-lab-1"\nzone = "{zone}"\n'
       '[environment]\nJAX_PLATFORMS = "cpu"\n'  # there are no TPUs
     )
@@ -88,7 +90,7 @@ class FakeCloud:
   def start(self, verb: str = "run", *flags: str) -> subprocess.Popen:
     """Starts a verb of the command line; its output goes to ROOT/said."""
     argv = [sys.executable, "-m", "tpu", verb, "--name=drive"]
-    argv += [f"--settings={self.root / 'tpu.toml'}"]
+    argv += [f"--settings={self.settings}"]
     if verb == "run":
       argv += [f"--config={self._config}", f"--workdir={self._workdir}"]
       argv += [f"--target={self.target}", f"--slice={self._slice}", "--spot"]

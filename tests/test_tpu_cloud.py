@@ -9,6 +9,7 @@ import study_end
 from fake_cloud import FakeCloud
 
 from msm_jax.storage import bucket, transfers, urls
+from tpu import __main__ as tpu
 
 pytest.importorskip("gcsfs")
 
@@ -56,7 +57,7 @@ def starts(out):
   "target", ["compute", pytest.param("queued", marks=pytest.mark.slow)]
 )
 def test_a_run_is_created_pushed_taken_away_recreated_finished_and_deleted(
-  tmp_path, target
+  tmp_path, target, monkeypatch, capsys
 ):
   cloud, out = counting(tmp_path, target)
   with cloud:
@@ -70,8 +71,10 @@ def test_a_run_is_created_pushed_taken_away_recreated_finished_and_deleted(
     made = {"compute": "managed create", "queued": "queued-resources create"}[target]
     assert calls.count(made) == 2
     # Another laptop, later, with no more than the name.
-    assert cloud.start("status").wait(60) == 0
-    said = cloud.said()
+    for name in ("FAKE_CLOUD", "PATH"):
+      monkeypatch.setenv(name, cloud.environment[name])
+    assert tpu.main(["status", "--name=drive", f"--settings={cloud.settings}"]) == 0
+    said = capsys.readouterr().out
     assert "study: finished, attempt" in said and "came 2 times" in said
     assert "so far" in said and "in the cloud: absent" in said
     assert cloud.board.log("study", 1).count(b"counting from") == 2
