@@ -49,6 +49,9 @@ def export(
   path = runs.experiment.arm_path(arm)
   if not path and step is not None:
     raise UserError(f"--step={step}: the arm {arm} has no stage and so no steps")
+  with distributed.together():
+    if distributed.is_first():
+      outputs.check(out, "--out")
   tok = runs.tokenizer
   base_model = adapter_base(runs, path, seed)
   cfg = runs.cfg(path, seed)

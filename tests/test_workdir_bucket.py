@@ -189,6 +189,59 @@ def test_a_second_run_is_refused_and_an_outage_does_not_stop_the_first(
   same(pulled(tmp_path / "fresh"), whole)
 
 
+def copied(gcs, whole: pathlib.Path, without: str = "nothing") -> dict[str, int]:
+  """Puts a workdir there as a person would; returns the generations of its objects."""
+  for path in whole.rglob("*"):
+    name = path.relative_to(whole).as_posix()
+    if path.is_file() and not name.startswith((without, ".pieces/")):
+      gcs.put("bucket", f"study/{name}", path.read_bytes())
+  return written(gcs)
+
+
+def written(gcs) -> dict[str, int]:
+  return {name: o.generation for name, o in gcs.store.buckets["bucket"].items()}
+
+
+@pytest.mark.slow
+def test_modes_that_look_and_those_that_find_all_done_take_a_workdir_on_a_bucket(
+  gcs, whole, tmp_path
+):
+  before, host = copied(gcs, whole), Host(tmp_path / "laptop")
+  work = (*SMALL, STEPS, OFTEN)
+  out = tmp_path / "exported"
+  for mode, *flags in [
+    ("plan", *CONFIG, f"--workdir={URL}"),
+    ("show", f"{URL}/rows/pretrain"),
+    ("export", *work, f"--workdir={URL}", f"--out={out}"),
+  ]:
+    code, said, errors = host.launch(mode, *flags)
+    assert code == 0 and said, errors
+    assert written(gcs) == before, mode
+  here = out.with_name("here")
+  code, _, errors = host.launch("export", *work, f"--workdir={whole}", f"--out={here}")
+  assert code == 0, errors
+  names = {path.name for path in here.iterdir()}
+  assert names == {path.name for path in out.iterdir()}
+  for name in names:
+    assert (out / name).read_bytes() == (here / name).read_bytes(), name
+  # What is there is found before a checkpoint is read.
+  taken = f"--out={URL}/runs"
+  code, _, error = host.launch("export", *work, f"--workdir={URL}", taken)
+  assert (code, len(error.splitlines())) == (2, 1), error
+  assert error.startswith(f"error: {taken} exists already: name a new place"), error
+  for mode, told in (
+    ("generate", "corpus pairs: done"),
+    ("prepare", "prepare: pretrain done"),
+    ("evaluate", "evaluate: done"),
+    ("report", ""),
+  ):
+    code, said, errors = host.launch(mode, *work, f"--workdir={URL}")
+    assert code == 0 and told in errors, errors
+    changed = {name for name, at in written(gcs).items() if before.get(name) != at}
+    assert all(name.startswith(("study/.mirror/", "study/report/")) for name in changed)
+  assert f"report: {URL}/report/index.html" in said
+
+
 def two_hosts(tmp_path: pathlib.Path, mode: str, *flags: str) -> None:
   """Runs a mode on two hosts that share nothing but the bucket."""
   with socket.socket() as probe:
@@ -226,10 +279,7 @@ def test_two_hosts_that_share_nothing_but_the_bucket_are_one(gcs, whole, tmp_pat
 
 @pytest.mark.slow
 def test_two_hosts_evaluate_a_study_that_was_copied_to_the_bucket(gcs, whole, tmp_path):
-  for path in whole.rglob("*"):
-    name = path.relative_to(whole).as_posix()
-    if path.is_file() and not name.startswith(("evals/", ".pieces/")):
-      gcs.put("bucket", f"study/{name}", path.read_bytes())
+  copied(gcs, whole, "evals/")
   two_hosts(tmp_path, "evaluate")
   fresh = pulled(tmp_path / "fresh")
   for path in (whole / "evals").glob("*.jsonl"):
