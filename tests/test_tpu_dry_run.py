@@ -135,6 +135,15 @@ BAD = {
   "override": (GOOD, [*COMPUTE, "--config.model.embed_dmi=8"], "mean 'embed_dim'?"),
   "no value": (GOOD, [*COMPUTE, "--config.seeds"], "write --config.seeds=VALUE"),
   "value": (GOOD, [*COMPUTE, "--config.model.embed_dim=x"], "embed_dim=x: invalid"),
+  "no near config": (GOOD, ["run", "--config=configs/none.py"], "there: see configs/"),
+  "price of nothing": (
+    GOOD + "[prices.v6]\nspot = 1\n",
+    COMPUTE,
+    "did you mean 'v6e'?",
+  ),
+  "no name": (GOOD, ["status"], "--name=... is needed"),
+  "dry and no config": (GOOD, ["stop", "--dry_run", "--name=x"], "give --config, --t"),
+  "s3": (GOOD, [*COMPUTE, "--workdir=s3://b/w"], "only local paths and gs://BUCKET"),
   "arm": (GOOD, [*COMPUTE, "--arm=msm"], "--arm=msm is not one of aft, base, msm_aff"),
   "seed": (GOOD, [*COMPUTE, "--seed=99"], "--seed=99: '99' is not one of"),
   "no failures": (GOOD, [*COMPUTE, "--max_same_failures=0"], "max_same_failures=0"),
@@ -200,6 +209,15 @@ def test_what_cannot_be_is_one_line_with_the_way_out(what, tmp_path):
   assert code == 2 and out == ""
   assert err.startswith("error: ") and err.count("\n") == 1
   assert way_out in err
+
+
+def test_a_workdir_that_goes_with_its_machine_is_told(tmp_path):
+  told = "/scratch/w is a directory of each machine of --target="
+  for target, slice_ in SLICES.items():
+    words = [*RUN, f"--target={target}", f"--slice={slice_}", "--workdir=/scratch/w"]
+    assert (told in tpu_cases.render(tmp_path, ALL_TARGETS, words)) == (
+      target != "slurm"
+    )
 
 
 def test_without_tpu_toml_the_template_is_named(tmp_path, capsys):

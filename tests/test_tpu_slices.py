@@ -85,6 +85,8 @@ def test_another_zone_is_refused_unless_people_know_better():
   with pytest.raises(UserError, match="take one of us-east5-a, us-east5-b, us-east5-c"):
     slices.check_zone(one, settings.parse(said))
   slices.check_zone(one, settings.parse(said | {"check_zone": False}))
+  with pytest.raises(UserError, match="take one of asia-east1-c, asia-northeast1-b, a"):
+    slices.check_zone(one, settings.parse({"zone": "asia-east2-a"}))
 
 
 def test_a_slice_costs_as_much_as_its_chips():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msm_jax.errors import UserError
+from msm_jax.storage import urls
 from tpu import gcloud, given, inputs, remote, slices
 from tpu import settings as settings_lib
 from tpu.archive import Archive, pack
@@ -69,6 +70,7 @@ def new(say: Callable[[str], None]) -> Asked:
   machines = study.machines(config, FLAGS.slice, FLAGS.num_slices)
   steps = study.steps(FLAGS.cpu_steps)
   settings.need(target_name, "bucket")
+  slices.check_prices(settings)
   archive = pack(shell)
   job = Job(
     name=name,
@@ -89,20 +91,27 @@ def new(say: Callable[[str], None]) -> Asked:
     _check_code(archive, config_flag)
     inputs.check(config, archive.names, settings, target_name == "slurm", say)
   _check_fit(asked, say)
+  _note_workdir(asked, say)
   return asked
 
 
 def known(say: Callable[[str], None]) -> Asked:
   """Returns a job that was submitted before; in a dry run, what flags ask for."""
   if FLAGS.dry_run:
+    if FLAGS.config is None:
+      raise UserError(
+        "--dry_run asks nobody, the bucket neither: give --config, --target and --slice"
+      )
     return new(say)
   from tpu import board as board_lib
   from tpu import study
 
   settings = given.settings()
   name = FLAGS.name
+  if name is None and FLAGS.config is None:
+    raise UserError("--name=... is needed: as `create` or `run` said it")
   if name is None:
-    name = study.default_name(study.located(given.needed("config")))
+    name = study.default_name(study.located(FLAGS.config))
   settings.need(f"any --name={name}", "bucket")
   url = remote.board_of(settings, gcloud.checked_name(name))
   submission = board_lib.open_(url).submission()
@@ -147,6 +156,16 @@ def _check_code(archive: Archive, config: str) -> None:
     raise UserError(
       f"--config={path} is ignored by git, so that machines do not get it: name it "
       "otherwise, or change .gitignore"
+    )
+
+
+def _note_workdir(asked: Asked, say: Callable[[str], None]) -> None:
+  """Says that a directory goes with the machines, unless they are Slurm's."""
+  workdir, target = asked.job.workdir, asked.target.name
+  if target != "slurm" and not urls.is_remote(workdir):
+    say(
+      f"# note: --workdir={workdir} is a directory of each machine of "
+      f"--target={target}, and goes with it: take gs://BUCKET/NAME"
     )
 
 

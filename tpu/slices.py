@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from msm_jax import topology
+from msm_jax import fields, topology
 from msm_jax.errors import UserError
 from msm_jax.topology import Topology
 from tpu.job import Cpu, Gpus, Machines, Provisioning
@@ -315,12 +315,21 @@ def check_zone(slices: Topology, settings: Settings) -> None:
   zones = generation(slices).zones
   if not settings.check_zone or settings.zone in zones:
     return
-  near = [zone for zone in zones if zone.startswith(f"{settings.region}-")]
+  place = settings.region or ""
+  near = [zone for zone in zones if zone.startswith(f"{place}-")]
+  near = near or [zone for zone in zones if zone.startswith(place.split("-")[0])]
   raise UserError(
     f"{settings.where}: zone = {settings.zone!r} is not known to have "
     f"{slices.chip.name} (as of {AS_OF}): take one of {', '.join(near or zones)}; "
     "check_zone = false if you know better"
   )
+
+
+def check_prices(settings: Settings) -> None:
+  """Raises a UserError for a price of what there is not: a slip would go unnoticed."""
+  known = (*topology.CHIPS, *GPUS, "cpu")
+  for kind in settings.prices:
+    fields.check_known(kind, known, f"{settings.where}: prices", "the settings")
 
 
 def dollars_per_chip_hour(

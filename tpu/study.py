@@ -32,9 +32,9 @@ def located(config: str) -> str:
   path, colon, argument = config.partition(":")
   found = (pathlib.Path.cwd() / path).resolve()
   if not found.is_file():
-    names = [f"configs/{each.name}" for each in sorted((ROOT / "configs").glob("*.py"))]
-    near = difflib.get_close_matches(path, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else "see configs/"
+    names = [each.stem for each in sorted((ROOT / "configs").glob("[!_]*.py"))]
+    near = difflib.get_close_matches(pathlib.PurePath(path).stem, names, n=1)
+    hint = f"did you mean configs/{near[0]}.py?" if near else "see configs/"
     raise UserError(f"--config={config} is not there: {hint}")
   if not found.is_relative_to(ROOT):
     raise UserError(

@@ -286,13 +286,17 @@ def refuse_others(job: Job, kind: str, said: str, wanted: str) -> None:
     return
   if is_of_study(job, said):
     raise UserError(
-      f"{job.name}: there is a {kind} of this study already, made for "
+      f"{job.name}: there is {_a(kind)} of this study already, made for "
       f"{said.rpartition(' on ')[2]}: python -m tpu delete --name={job.name} first"
     )
   raise UserError(
-    f"--name={job.name} is taken: there is a {kind} of that name that is not of "
+    f"--name={job.name} is taken: there is {_a(kind)} of that name that is not of "
     f"{job.workdir} ({said or 'no description'}): choose another --name"
   )
+
+
+def _a(kind: str) -> str:
+  return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def check_flex(job: Job, settings: Settings) -> None:
