@@ -10,7 +10,7 @@ import yaml
 
 import launch
 from tpu import __main__ as tpu_main
-from tpu import given
+from tpu import given, slices
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "launching.md").read_text("utf-8")
@@ -80,3 +80,17 @@ def test_flags_of_a_mode_exist(words):
 def test_files_that_the_page_names_are_there():
   for path in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
     assert (ROOT / "docs" / path).exists(), path
+
+
+def test_prices_of_the_page_are_those_of_the_launcher():
+  rows = re.findall(r"^\| (v\w+) \| ([\d.]+)[^|]*\| ([\d. -]+) \|", PAGE, re.MULTILINE)
+  assert [row[0] for row in rows] == ["v4", "v5e", "v6e", "v5p"]
+  for chip, on_demand, spot in rows:
+    dollars = slices.GENERATIONS[chip].dollars
+    in_us = [price for place, price in dollars.items() if place[:3] in ("", "us-")]
+    spots = sorted({price.spot for price in in_us if price.spot is not None})
+    assert dollars[""].on_demand == float(on_demand)
+    assert spot == " - ".join(
+      f"{each:.2f}" for each in dict.fromkeys((spots[0], spots[-1]))
+    )
+  assert f"read on\n{slices.AS_OF}" in PAGE

@@ -42,6 +42,10 @@ def commands() -> list[tuple[str, ...]]:
         on_host = " ".join(word for word in words if word.startswith("--command="))
         for copy in re.findall(r"gcloud (storage cp \S+ \S+)", on_host):
           found |= {_kind(tuple(copy.split())): tuple(copy.split())}
+  for page in ("launching", "storage"):
+    text = (tpu_cases.ROOT / "docs" / f"{page}.md").read_text().replace("\\\n", "")
+    for line in re.findall(r"^    gcloud (.*)", text, re.MULTILINE):
+      found |= {tuple(shlex.split(line, comments=True)): tuple(shlex.split(line, True))}
   script = (tpu_cases.ROOT / "tpu" / "on_host.sh").read_text()
   assert "gcloud secrets versions access latest --secret=" in script
   secret = ("secrets", "versions", "access", "latest", "--secret=x", "--project=p-123")
