@@ -21,7 +21,7 @@ _TOOLS += ("sh", "sha256sum", "sleep", "tail")
 def makes_venv(folder):
   """Returns shell that makes an environment whose Python is this one, less JAX."""
   python = f'"{folder}/bin/python"'
-  lines = '[ "$2" = "import jax" ] || exec "%s" "$@"'
+  lines = '[ "$2" = "import jax" ] || exec "%s" -IS "$@"'
   script = f"""printf '#!/bin/sh\n{lines}\n' "$REAL" """
   return f'mkdir -p "{folder}/bin" && {script} >{python} && chmod +x {python}'
 
@@ -37,7 +37,7 @@ class Machine:
       for tool in _TOOLS:
         if os.path.exists(f"{place}/{tool}") and not (self.bin / tool).exists():
           (self.bin / tool).symlink_to(f"{place}/{tool}")
-    self.has("python3", 'exec "$REAL" "$@"')
+    self.has("python3", "")  # has pip, which is not asked for more
     self.has("python3.11", f'if [ "$2" = venv ]; then {makes_venv("$3")}; fi')
     self.has("uv", "")
 

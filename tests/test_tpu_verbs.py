@@ -1,5 +1,6 @@
 """Verbs one by one: what is left on the board, what is found with a name alone."""
 
+import functools
 import os
 import shutil
 
@@ -13,6 +14,7 @@ if shutil.which("git") is None:
 
 import fake_gcs
 
+from tpu import archive, asked
 from tpu import board as board_lib
 
 JOB = ["--config=configs/cheese_tiny.py", "--target=compute", "--slice=v5p-8"]
@@ -28,6 +30,9 @@ ABSENT = {
 }
 ME = ("config get-value account", {"out": "me@lab.org", "always": 1})
 
+# The code does not change meanwhile: it is packed once for all of them.
+_pack = functools.cache(archive.pack)
+
 
 @pytest.fixture
 def cloud(tmp_path, monkeypatch):
@@ -36,6 +41,7 @@ def cloud(tmp_path, monkeypatch):
   monkeypatch.chdir(tpu_cases.ROOT)
   monkeypatch.setenv("PATH", f"{fake.folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
   monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "1")
+  monkeypatch.setattr(asked, "pack", _pack)
 
   def run(*words):
     return tpu_cases.told(tmp_path, tpu_cases.SETTINGS, words)
