@@ -120,6 +120,7 @@ def test_an_arm_that_is_interrupted_in_training_goes_on_to_the_same_results(
   workdir, tmp_path
 ):
   arm = "msm_aff+aft"
+  shutil.copytree(workdir / "corpus", tmp_path / "corpus")
   arguments = ("run", CONFIG, f"--workdir={tmp_path}", f"--arm={arm}")
   runs = tmp_path / "runs"
 
