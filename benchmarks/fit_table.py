@@ -212,8 +212,6 @@ def _cell(known: dict, name: str, family: str) -> str:
     entry = known.get((name, place.slice_name))
     if entry is None:
       return ""
-    if entry["problem"]:
-      return f"{place.slice_name} ?"
     if entry["fits"]:
       tried = entry["tried"][0]
       settings = f"remat {tried['remat']}"
@@ -221,6 +219,8 @@ def _cell(known: dict, name: str, family: str) -> str:
         settings += f", {tried['num_microbatches']} microbatches"
       memory = f"{entry['gib'][0]:.2f} of {entry['of_gib']:.2f}"
       return f"**{place.slice_name}** ({entry['chips']}): {memory}; {settings}"
+    if entry["problem"]:  # and none of what was compiled fits
+      return f"{place.slice_name} ?"
   return "none"
 
 
