@@ -269,7 +269,7 @@ def _config() -> dict:
   if CONFIG.value is None:
     raise UserError("--config=configs/NAME.py is needed: see configs/")
   try:
-    return CONFIG.value.to_dict()
+    return config_errors.plain(CONFIG.value)
   except OSError as error:  # the library loads the file lazily
     raise UserError(f"--config: {config_errors.told(error)}") from None
 

@@ -10,14 +10,15 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 from absl import flags
+
+from msm_jax.errors import UserError
 
 _LIBRARY = os.path.join("ml_collections", "config_flags", "config_flags.py")
 _WRAPPED = "Error whilst parsing config file:"
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib"))
-
-
 _REFUSALS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
@@ -45,6 +46,20 @@ def told(error: BaseException) -> str | None:
   if any(_WRAPPED in str(each) for each in errors):  # get_config takes no argument
     return _words(errors[-1])
   return _refused(error) if isinstance(error, _REFUSALS) else None
+
+
+def plain(config: Any) -> dict[str, Any]:
+  """Returns what a config file gave as a plain dict.
+
+  Raises:
+    UserError: it gave something else than a ConfigDict.
+  """
+  if not hasattr(config, "to_dict"):
+    given = type(config).__name__
+    raise UserError(
+      f"--config: get_config() returns a {given}: return an ml_collections.ConfigDict"
+    )
+  return config.to_dict()
 
 
 def _refused(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from msm_jax import config_errors
+from msm_jax.errors import UserError
 
 # The library, on Python 3.11: load_module() is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -82,3 +83,13 @@ def test_flags_that_do_not_fit_the_config_are_no_fault_of_its_file(tmp_path):
 
 def test_a_bug_of_ours_is_told_by_nobody():
   assert config_errors.told(ZeroDivisionError("division by zero")) is None
+
+
+def test_a_config_that_is_a_plain_dict_is_told_what_it_has_to_be(tmp_path):
+  path = tmp_path / "study.py"
+  path.write_text("def get_config():\n  return {'seeds': (0,)}\n")
+  values, words = flags.FlagValues(), ["launch.py", f"--config={path}"]
+  config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
+  values(words)
+  with pytest.raises(UserError, match=r"returns a dict: return an .*ConfigDict"):
+    config_errors.plain(values["config"].value)

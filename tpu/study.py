@@ -71,7 +71,9 @@ def _parsed(config: str, overrides: Sequence[str]) -> dict[str, Any]:
       # The library, on Python 3.11: load_module() is deprecated.
       warnings.simplefilter("ignore", DeprecationWarning)
       values(words)
-    return values["config"].value.to_dict()
+    return config_errors.plain(values["config"].value)
+  except UserError:
+    raise
   except Exception as error:
     said = config_errors.told(error)
     if said is None:
