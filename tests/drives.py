@@ -1,6 +1,5 @@
 """A job on fake machines, looked after in threads or processes, and hurt meanwhile."""
 
-import json
 import pathlib
 import sys
 import threading
@@ -9,6 +8,7 @@ from collections.abc import Callable
 
 import fake_hosts
 import local_target
+from counted import Counted
 
 from msm_jax import topology
 from tpu import board as board_lib
@@ -34,7 +34,7 @@ MADE: list["Drive"] = []  # for tests to clean up
 SLICES = {1: "v5p:2x2x1", 2: "v5p:2x2x2", 4: "v5p:2x2x4"}
 
 
-class Drive:
+class Drive(Counted):
   """One job whose command counts, on `num_hosts` machines of a `Local` target.
 
   Attributes:
@@ -53,10 +53,10 @@ class Drive:
     **fields,
   ):
     (machines,) = topology.parse(SLICES[num_hosts])
-    self.out = tmp_path / "out"
+    self.out = self.counts = tmp_path / "out"
     self.out.mkdir(exist_ok=True)
     (tmp_path / "shared").mkdir(exist_ok=True)
-    (self.out / "orders").write_text(json.dumps(orders or []))
+    self.order(*(orders or []))
     fields = {"steps": (Step(name="study", mode="run"),)} | fields
     self.job = Job(
       name="drive",
@@ -126,31 +126,7 @@ class Drive:
 
   def wait_for_step(self, step: int) -> None:
     """Waits until the command counted so far."""
-    self.wait_for(lambda: f"0 step {step}" in self.trace())
-
-  def hold_at(self, step: int) -> None:
-    """Has the command stay at a step until `go_on`, or until it is told to stop."""
-    (self.out / "hold").write_text(str(step))
-
-  def go_on(self) -> None:
-    """Lets the command go on."""
-    (self.out / "hold").unlink()
-
-  def trace(self) -> list[str]:
-    """Returns what the command did, over all its lives."""
-    path = self.out / "trace"
-    return path.read_text().splitlines() if path.exists() else []
-
-  def count(self) -> int:
-    """Returns how far the command counted and saved."""
-    return json.loads((self.out / "count").read_text())[0]
-
-  def starts(self, of: int = 0) -> list[int]:
-    """Returns from where a process began, each time; 1 perhaps from where 0 saved."""
-    lines = [line.split() for line in self.trace()]
-    return [
-      int(n) for process, word, n in lines if (process, word) == (str(of), "start")
-    ]
+    self.wait_for(lambda: self.has_counted(step))
 
   def record(self, step: str = "study") -> board_lib.Attempt:
     """Returns how the step stands."""

@@ -1,13 +1,13 @@
 """Jobs that count, and a fake cluster of Kubernetes for each."""
 
 import contextlib
-import json
 import pathlib
 import time
 
 import cloud_jobs
 import drives
 import fake_cluster
+from counted import LAUNCH, Counted
 from fake_tools import tools
 
 from tpu import board as board_lib
@@ -19,22 +19,9 @@ from tpu.targets.gke import Gke
 ROOT = pathlib.Path(__file__).parent.parent
 CONTEXT = "gke_my-project_us-east5-b_my-cluster"
 REPOSITORY = "us-docker.pkg.dev/my-project/msm/msm-jax"
-# Counts, in place of training, as far as OUT/goal says when it starts.
-_LAUNCH = """
-import os, pathlib, runpy, sys
-out = pathlib.Path(next(a[10:] for a in sys.argv if a.startswith("--workdir=")))
-goal = (out / "goal").read_text() if sys.argv[1] == "run" else "2"
-out = out / sys.argv[1]
-out.mkdir(exist_ok=True)
-os.environ.setdefault("JAX_PROCESS_ID", "0")
-assert os.environ["GEMINI_API_KEY"] == "a key"
-sys.path[0] = "{tests}"
-sys.argv = ["counting_process.py", str(out), goal, "0.02"]
-runpy.run_path("{tests}/counting_process.py", run_name="__main__")
-"""
 
 
-class OnGke:
+class OnGke(Counted):
   """A job, its target and a cluster for it, which kubectl knows and has the image.
 
   Args:
@@ -50,10 +37,10 @@ class OnGke:
     image.mkdir()
     for name in ("tpu", "msm_jax"):
       (image / name).symlink_to(ROOT / name)
-    launch = _LAUNCH.format(tests=ROOT / "tests")
-    (image / "launch.py").write_text(launch)
+    (image / "launch.py").write_text(LAUNCH)
     self.out = tmp_path / "out"
     self.out.mkdir()
+    self.counts = self.out / "run"
     self.aim(goal)
     self.root = tmp_path / "cluster"
     self.job = cloud_jobs.a_job(**fields, workdir=str(self.out))
@@ -91,7 +78,7 @@ class OnGke:
       self.pods()  # which lets it go on
 
   def wait_for_step(self, number):
-    self.wait_for(lambda: f"0 step {number}" in self.trace())
+    self.wait_for(lambda: self.has_counted(number))
 
   def wait_until_ended(self):
     """Waits until the JobSet has; returns what the target says of that."""
@@ -107,24 +94,9 @@ class OnGke:
   def logs(self):
     return [path.read_text() for path in sorted(self.root.glob("pods/*/log"))]
 
-  def trace(self):
-    path = self.out / "run" / "trace"
-    return path.read_text().splitlines() if path.exists() else []
-
-  def saved(self):
-    return json.loads((self.out / "run" / "count").read_text())[0]
-
-  def starts(self, of=0):
-    lines = [line.split() for line in self.trace()]
-    return [int(n) for host, word, n in lines if (host, word) == (str(of), "start")]
-
   def jobset(self):
     with fake_cluster.opened(self.root) as cluster:
       return cluster["jobsets"][self.job.name]
-
-  def order(self, *orders):
-    (self.out / "run").mkdir()
-    (self.out / "run" / "orders").write_text(json.dumps(orders))
 
 
 @contextlib.contextmanager

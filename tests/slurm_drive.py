@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import io
-import json
 import pathlib
 import sys
 import tarfile
@@ -12,6 +11,7 @@ import time
 import cloud_jobs
 import drives
 import fake_slurm
+from counted import LAUNCH, Counted
 from fake_tools import tools
 
 from tpu import board as board_lib
@@ -28,7 +28,7 @@ STEPS = (
 )
 
 
-class OnSlurm:
+class OnSlurm(Counted):
   """A job, its target and a cluster for it.
 
   Args:
@@ -48,6 +48,7 @@ class OnSlurm:
     (self.shared / "secrets" / "gemini-key").write_text("a key\n")
     self.out = tmp_path / "out"
     self.out.mkdir()
+    self.counts = self.out / "run"
     self.aim(goal)
     fields = {"slice_": "h100:16"} | fields
     self.job = cloud_jobs.a_job(**fields, workdir=str(self.out))
@@ -83,23 +84,12 @@ class OnSlurm:
       self.jobs()
 
   def wait_for_step(self, number):
-    self.wait_for(lambda: f"0 step {number}" in self.trace())
+    self.wait_for(lambda: self.has_counted(number))
 
   def wait_until_idle(self):
     """Waits until nothing is in the queue; returns what the target says of that."""
     self.wait_for(lambda: not any(map(is_active, self.jobs().values())))
     return self.target.find(self.job)
-
-  def trace(self):
-    path = self.out / "run" / "trace"
-    return path.read_text().splitlines() if path.exists() else []
-
-  def saved(self):
-    return json.loads((self.out / "run" / "count").read_text())[0]
-
-  def starts(self):
-    words = [line.split() for line in self.trace()]
-    return [int(n) for host, word, n in words if (host, word) == ("0", "start")]
 
   def jobs(self):
     with fake_slurm.opened(self.root) as cluster:
@@ -113,18 +103,6 @@ class OnSlurm:
 @functools.cache
 def packed():
   """Returns the code of a job: what a host needs of ours, and a command that counts."""
-  launch = """
-import os, pathlib, runpy, sys
-out = pathlib.Path(next(a[10:] for a in sys.argv if a.startswith("--workdir=")))
-goal = (out / "goal").read_text() if sys.argv[1] == "run" else "2"
-out = out / sys.argv[1]
-out.mkdir(exist_ok=True)
-os.environ.setdefault("JAX_PROCESS_ID", "0")
-assert os.environ["GEMINI_API_KEY"] == "a key"
-sys.path[0] = TESTS
-sys.argv = ["counting_process.py", str(out), goal, "0.02"]
-runpy.run_path(TESTS + "/counting_process.py", run_name="__main__")
-"""
   set_up = f"""
 mkdir -p "$VENV/bin"
 printf '#!/bin/sh\\nexec {sys.executable} "$@"\\n' >"$VENV/bin/python"
@@ -133,7 +111,7 @@ echo "$EXTRAS" >"$VENV/extras"
 """
   files = {path.name: path.read_text() for path in (ROOT / "tpu").glob("*.py")}
   files = {f"tpu/{name}": text for name, text in files.items()}
-  files |= {"launch.py": launch.replace("TESTS", repr(str(ROOT / "tests")))}
+  files |= {"launch.py": LAUNCH}
   files |= {"tpu/setup.sh": set_up}
   data = io.BytesIO()
   with tarfile.open(fileobj=data, mode="w:gz") as tar:

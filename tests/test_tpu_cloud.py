@@ -6,6 +6,7 @@ import time
 
 import pytest
 import study_end
+from counted import Counted
 from fake_cloud import FakeCloud
 
 from msm_jax.storage import bucket, transfers, urls
@@ -28,13 +29,14 @@ TIMING = {
 HERE = pathlib.Path(__file__).parent
 
 
-def counting(tmp_path, target, step_s=0.1):
-  """Returns a cloud whose hosts count to 30 in place of launch.py."""
+def counting(tmp_path, target):
+  """Returns a cloud whose hosts count to 30 in place of launch.py, and the count."""
   out = tmp_path / "out"
   out.mkdir()
-  command = [str(HERE / "counting_process.py"), str(out), "30", str(step_s)]
+  command = [str(HERE / "counting_process.py"), str(out), "30", "0.05"]
   config = "tests/pod_study.py:2"
-  return FakeCloud(tmp_path / "c", target, 2, TIMING, config, out, command), out
+  cloud = FakeCloud(tmp_path / "c", target, 2, TIMING, config, out, command)
+  return cloud, Counted.at(out)
 
 
 def wait_for(what, cloud, seconds=120):
@@ -44,29 +46,23 @@ def wait_for(what, cloud, seconds=120):
     time.sleep(0.05)
 
 
-def trace(out):
-  path = out / "trace"
-  return path.read_text().splitlines() if path.exists() else []
-
-
-def starts(out):
-  return [int(line.split()[2]) for line in trace(out) if line.startswith("0 start")]
-
-
 @pytest.mark.parametrize(
   "target", ["compute", pytest.param("queued", marks=pytest.mark.slow)]
 )
 def test_a_run_is_created_pushed_taken_away_recreated_finished_and_deleted(
   tmp_path, target, monkeypatch, capsys
 ):
-  cloud, out = counting(tmp_path, target)
+  cloud, counted = counting(tmp_path, target)
+  counted.hold_at(6)
   with cloud:
     supervisor = cloud.start()
-    wait_for(lambda: "0 step 6" in trace(out), cloud)
-    cloud.preempt(grace_s=3.0)
+    wait_for(lambda: counted.has_counted(6), cloud)
+    cloud.preempt(grace_s=20.0)  # less if it saved before
+    counted.go_on()
     assert supervisor.wait(120) == 0, cloud.said()
     assert not cloud.left()
-    assert starts(out)[0] == 0 and starts(out)[1] >= 6 and len(starts(out)) == 2
+    began = counted.starts()
+    assert began[0] == 0 and began[1] >= 6 and len(began) == 2
     calls = "\n".join(cloud.calls())
     made = {"compute": "managed create", "queued": "queued-resources create"}[target]
     assert calls.count(made) == 2
@@ -85,7 +81,7 @@ def test_a_run_is_created_pushed_taken_away_recreated_finished_and_deleted(
 def test_a_cloud_that_fails_now_and_then_and_half_does_things_gets_there(
   tmp_path, target
 ):
-  cloud, out = counting(tmp_path, target)
+  cloud, counted = counting(tmp_path, target)
   busy = "HTTPError 503: Service Unavailable"
   with cloud:
     for pattern in (" create ", " delete ", "ssh", "describe|list-instances"):
@@ -93,7 +89,7 @@ def test_a_cloud_that_fails_now_and_then_and_half_does_things_gets_there(
       cloud.order(pattern, busy)
     supervisor = cloud.start()
     assert supervisor.wait(200) == 0, cloud.said()
-    assert not cloud.left() and starts(out) == [0]
+    assert not cloud.left() and counted.starts() == [0]
 
 
 @pytest.mark.slow
@@ -109,7 +105,8 @@ def test_a_refused_quota_ends_with_the_way_out_and_nothing_half_made(tmp_path):
 
 @pytest.mark.slow
 def test_a_supervisor_that_is_killed_is_replaced_and_nothing_is_made_twice(tmp_path):
-  cloud, out = counting(tmp_path, "compute", step_s=0.3)
+  cloud, counted = counting(tmp_path, "compute")
+  counted.hold_at(3)
   with cloud:
     # Killed while it asks for machines, while it sets them up, and while they work.
     for sign in ("templates create", "compute ssh"):
@@ -118,11 +115,12 @@ def test_a_supervisor_that_is_killed_is_replaced_and_nothing_is_made_twice(tmp_p
       supervisor.kill()
       supervisor.wait()
     supervisor = cloud.start()
-    wait_for(lambda: "0 step 3" in trace(out), cloud)
+    wait_for(lambda: counted.has_counted(3), cloud)
     supervisor.kill()
     supervisor.wait()
+    counted.go_on()
     assert cloud.start().wait(120) == 0, cloud.said()
-    assert starts(out) == [0] and not cloud.left()
+    assert counted.starts() == [0] and not cloud.left()
     assert "\n".join(cloud.calls()).count("managed create") <= 2
 
 

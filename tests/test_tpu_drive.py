@@ -33,7 +33,7 @@ def agents(machine):
 def test_a_job_is_created_started_finished_and_deleted(tmp_path):
   drive = Drive(tmp_path)
   drive.look_after(dollars_per_hour=3600.0)
-  assert drive.starts() == [0] and drive.count() == 20
+  assert drive.starts() == [0] and drive.saved() == 20
   assert drive.record().phase == "finished"
   assert not list(drive.target.root.iterdir()) and not drive.left()
   for host in range(2):  # every host has its log
@@ -156,7 +156,7 @@ def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_run_again(tmp_path, 
   assert drive.record().phase == "stopped" and drive.target.calls.count("start") == 1
   drive.wait_until_idle()
   drive.go_on()
-  assert drive.count() >= 6
+  assert drive.saved() >= 6
   assert drive.target.find(drive.job).hosts  # machines are there still
   drive.look_after()
   assert drive.record().phase == "finished" and drive.starts()[1] >= 6
