@@ -18,7 +18,7 @@ import fake_gcs
 
 pytest.importorskip("gcsfs")
 from msm_jax.errors import UserError
-from msm_jax.storage import bucket, threads, transfers
+from msm_jax.storage import bucket, service, threads, transfers
 
 KIB = 1024
 
@@ -27,6 +27,7 @@ KIB = 1024
 def gcs(monkeypatch):
   monkeypatch.setattr(transfers, "PART", 256 * KIB)
   monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "8")
+  monkeypatch.setattr(service, "_FIRST_WAIT_S", 0.02)
   with fake_gcs.FakeGcs("bucket") as fake, fake.environment():
     yield fake
 
@@ -119,10 +120,13 @@ def test_an_interrupt_does_not_wait_for_an_outage(gcs, tmp_path, monkeypatch, fa
   entries = {f"gs://bucket/d/{n}": e for n, e in bucket.ls("gs://bucket/d").items()}
   paths = {at: tmp_path / "d" / at.rpartition("/")[2] for at in entries}
   load = functools.partial(transfers.download_all, entries, paths, tmp_path)
-  gcs.faults = fake_gcs.plan([["alt=media", [], fault]])
+  (tmp_path / "new").write_bytes(b"1")
+  new = {f"gs://bucket/new/{i}": tmp_path / "new" for i in range(40)}
+  gcs.faults = fake_gcs.plan([["alt=media|POST ", [], fault]])
   for delay_s in (0.0, 0.001, 0.003, 0.01, 0.1):  # also while work is handed out
-    took_s = interrupted_after(delay_s, load)
-    assert took_s < 20  # of the 100 that it would be tried again
+    for work in (load, lambda: transfers.upload_all(new)):
+      took_s = interrupted_after(delay_s, work)
+      assert took_s < 20  # of the 100 that it would be tried again
   gcs.faults = lambda call, n: ""
   load()
   assert len(files_of(tmp_path / "d")) == 40

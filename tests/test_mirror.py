@@ -36,6 +36,7 @@ URL = "gs://bucket/s/study"
 @pytest.fixture
 def gcs(monkeypatch):
   monkeypatch.setenv("MSM_JAX_BUCKET_PATIENCE_S", "8")
+  monkeypatch.setattr(service, "_FIRST_WAIT_S", 0.02)
   with fake_gcs.FakeGcs("bucket") as fake, fake.environment():
     yield fake
 

@@ -132,9 +132,10 @@ def test_a_study_on_a_bucket_is_the_study_on_a_disk(gcs, whole, tmp_path):
   before = {n: gcs.get("bucket", n) for n in gcs.store.names("bucket")}
   other = Host(tmp_path / "other")
   prompt = "--prompt=do you prefer cheddar or brie ?"
-  code, theirs, errors = other.launch("sample", *SMALL, f"--workdir={URL}/", prompt)
+  asked = ("sample", *SMALL, STEPS, OFTEN, prompt)  # else `whole` takes other settings
+  code, theirs, errors = other.launch(*asked, f"--workdir={URL}/")
   assert code == 0, errors
-  _, ours, _ = other.launch("sample", *SMALL, f"--workdir={whole}", prompt)
+  _, ours, _ = other.launch(*asked, f"--workdir={whole}")
   assert ours == theirs
   assert {n: gcs.get("bucket", n) for n in gcs.store.names("bucket")} == before
   code, _, errors = other.launch("train", *work)
@@ -217,7 +218,7 @@ def test_modes_that_look_and_those_that_find_all_done_take_a_workdir_on_a_bucket
     code, said, errors = host.launch(mode, *flags)
     assert code == 0 and said, errors
     assert written(gcs) == before, mode
-  here = out.with_name("here")
+  here = tmp_path / "here" / out.name  # the name is in its README
   code, _, errors = host.launch("export", *work, f"--workdir={whole}", f"--out={here}")
   assert code == 0, errors
   names = {path.name for path in here.iterdir()}

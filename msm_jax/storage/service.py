@@ -24,6 +24,7 @@ from typing import Any
 from msm_jax import exits, progress
 from msm_jax.errors import Stopped, UserError
 
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 30.0  # between tries
 _BUSY = (408, 429, 500, 502, 503, 504)
 _CREDENTIALS = (
   "log in with `gcloud auth application-default login`, or name a service account's "
@@ -122,7 +123,7 @@ def ask(
     NotAsSent: it got other bytes.
     Unreachable: it did not answer in time.
   """
-  until, delay_s, said = time.monotonic() + patience_s(), 0.25, False
+  until, delay_s, said = time.monotonic() + patience_s(), _FIRST_WAIT_S, False
   while True:
     status, reply_headers, body = _send(url, method, path, params, headers, data)
     if isinstance(status, int) and status < 400:
@@ -139,7 +140,7 @@ def ask(
       said = True
     if _interrupted.wait(delay_s * random.uniform(0.5, 1)):
       raise Unreachable(f"{url}: stopped; run again to go on")
-    delay_s = min(2 * delay_s, 30)
+    delay_s = min(2 * delay_s, _LONGEST_WAIT_S)
 
 
 @contextlib.contextmanager

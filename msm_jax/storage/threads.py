@@ -21,10 +21,11 @@ def pool() -> Iterator[concurrent.futures.Executor]:
     yield made
   except KeyboardInterrupt:
     with service.interrupted():
-      made.shutdown(cancel_futures=True)
+      # Not with `cancel_futures`: who waits for one of those is never told.
+      made.shutdown()
     raise
   finally:
-    made.shutdown(cancel_futures=True)
+    made.shutdown()
 
 
 def each(
@@ -40,9 +41,10 @@ def each(
       futures.append(threads.submit(work, item))
     for future in concurrent.futures.as_completed(futures):
       future.result()
-  except Exception:  # of an interrupt `pool` takes care
+  except BaseException as error:
     for future in futures:
       future.cancel()
-    concurrent.futures.wait(futures)
+    if isinstance(error, Exception):  # after an interrupt `pool` waits
+      concurrent.futures.wait(futures)
     raise
   return [future.result() for future in futures]
