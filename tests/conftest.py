@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import tempfile
+import traceback
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MSM_JAX_QUIET"] = "1"
@@ -47,13 +48,13 @@ def _no_network(monkeypatch):
 
   def guarded(self, address):
     if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _LOCAL:
-      tried.append(address)
+      tried.append(f"{address}\n{''.join(traceback.format_stack())}")
       raise OSError(errno.ENETUNREACH, f"a test must not reach the network: {address}")
     return connect(self, address)
 
   monkeypatch.setattr(socket.socket, "connect", guarded)
   yield
-  assert not tried, f"a test must not reach the network: {tried}"
+  assert not tried, "a test must not reach the network: " + "\n".join(tried)
 
 
 def pytest_collection_finish():

@@ -129,11 +129,8 @@ class FakeCloud:
 
   def preempt(self, grace_s: float = 0.0) -> None:
     """Takes all machines away; what asked for them stays, as in the real cloud."""
-    for machine in self.machines():
-      if grace_s:
-        fake_hosts.signal_all(machine, 15)
-    for machine in self.machines():
-      fake_hosts.take_away(machine, grace_s)
+    marks = {machine: fake_hosts.mark_of(machine) for machine in self.machines()}
+    fake_hosts.take_all_away(marks, grace_s)
 
   def left(self) -> list[str]:
     """Returns what costs or runs: resources and processes."""

@@ -2,7 +2,8 @@
 
 A machine is ROOT/NAME with `home/` and `environment.json`, what a TPU host finds out
 from its metadata server. All that runs "on" it bears `FAKE_HOST` in its environment, so
-that taking the machine away ends all of it, whoever started it.
+that taking the machine away ends all of it, whoever started it; and nothing of another
+machine that has its name by then.
 
 What few need is imported where they do: `fake_tools/gcloud` is started a hundred times.
 """
@@ -44,6 +45,8 @@ def make(root: pathlib.Path, names: Sequence[str], first: int = 0) -> None:
 
   Process 0 is on machine `first`, and the others follow it.
   """
+  import uuid
+
   port = str(free_port())
   for number, name in enumerate(names):
     (root / name / "home").mkdir(parents=True, exist_ok=True)
@@ -54,6 +57,7 @@ def make(root: pathlib.Path, names: Sequence[str], first: int = 0) -> None:
       "JAX_PROCESS_ID": str((number - first) % len(names)),
       "JAX_NUM_CPU_DEVICES": "1",
       "JAX_PLATFORMS": "cpu",
+      MARK: mark_of(root / name) or f"{root / name}/{uuid.uuid4().hex}",
     }
     _write(root / name / "environment.json", found)
 
@@ -81,6 +85,14 @@ def exists(machine: pathlib.Path) -> bool:
   return (machine / "environment.json").exists()
 
 
+def mark_of(machine: pathlib.Path) -> str:
+  """Returns what processes on a machine bear, "" if there is no such machine."""
+  try:
+    return json.loads((machine / "environment.json").read_text())[MARK]
+  except FileNotFoundError:
+    return ""
+
+
 def _write(path: pathlib.Path, found: dict[str, str]) -> None:
   new = path.with_suffix(f".{os.getpid()}")
   new.write_text(json.dumps(found))
@@ -90,8 +102,7 @@ def _write(path: pathlib.Path, found: dict[str, str]) -> None:
 def environment(machine: pathlib.Path) -> dict[str, str]:
   """Returns the environment of a process on a machine."""
   found = json.loads((machine / "environment.json").read_text())
-  home = {"HOME": str(machine / "home"), MARK: str(machine)}
-  return {**os.environ, **found, **home}
+  return {**os.environ, **found, "HOME": str(machine / "home")}
 
 
 def start(machine: pathlib.Path, argv: Sequence[str], cwd: pathlib.Path) -> None:
@@ -110,8 +121,10 @@ def start(machine: pathlib.Path, argv: Sequence[str], cwd: pathlib.Path) -> None
     )
 
 
-def processes(machine: pathlib.Path) -> list[int]:
+def processes(machine: pathlib.Path | str) -> list[int]:
   """Returns the processes on a machine (or on all of them, given their root)."""
+  if not machine:  # of none that is there
+    return []
   wanted, found = f"{MARK}={machine}".encode(), []
   for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
     with contextlib.suppress(OSError):
@@ -121,23 +134,37 @@ def processes(machine: pathlib.Path) -> list[int]:
   return found
 
 
-def signal_all(machine: pathlib.Path, number: int) -> None:
+def signal_all(machine: pathlib.Path | str, number: int) -> None:
   """Signals all processes on a machine."""
   for pid in processes(machine):
     with contextlib.suppress(ProcessLookupError):
       os.kill(pid, number)
 
 
-def take_away(machine: pathlib.Path, grace_s: float = 0.0) -> None:
-  """Ends a machine: SIGTERM, SIGKILL `grace_s` later, and its disk is gone."""
+def take_away(machine: pathlib.Path) -> None:
+  """Ends a machine at once, and its disk is gone."""
+  take_all_away({machine: mark_of(machine)})
+
+
+def take_all_away(marks: dict[pathlib.Path, str], grace_s: float = 0.0) -> None:
+  """Ends machines: SIGTERM, SIGKILL `grace_s` later, and their disks are gone.
+
+  Args:
+    marks: each with what `mark_of` said of it. One of the same name that was made since
+      is another.
+    grace_s: less if nothing runs there any more.
+  """
   import shutil
 
   deadline = time.monotonic() + grace_s
-  if grace_s:
-    signal_all(machine, signal.SIGTERM)
-  while time.monotonic() < deadline and processes(machine):
-    time.sleep(0.2)
-  while processes(machine):
-    signal_all(machine, signal.SIGKILL)
+  for mark in marks.values():
+    if grace_s:
+      signal_all(mark, signal.SIGTERM)
+  while any(map(processes, marks.values())):
+    if time.monotonic() >= deadline:
+      for mark in marks.values():
+        signal_all(mark, signal.SIGKILL)
     time.sleep(0.02)
-  shutil.rmtree(machine, ignore_errors=True)
+  for machine, mark in marks.items():
+    if mark_of(machine) == mark:
+      shutil.rmtree(machine, ignore_errors=True)

@@ -120,9 +120,9 @@ class Local:
     Unless the cloud `says` so, it is as if they were on their way.
     """
     group = self._group(job)
+    marks = {machine: fake_hosts.mark_of(machine) for machine in _within(group)}
     (group / ("preempted" if says else "waiting")).touch()
-    for machine in _within(group):
-      fake_hosts.take_away(machine, grace_s)
+    fake_hosts.take_all_away(marks, grace_s)
 
   def machine(self, job: Job, number: int) -> pathlib.Path:
     """Returns where a machine is."""
