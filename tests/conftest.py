@@ -5,7 +5,9 @@ import faulthandler
 import gc
 import os
 import socket
+import sys
 import tempfile
+import threading
 import traceback
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -36,19 +38,24 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
+_STRAYS: list[str] = []  # what threads of earlier tests tried
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
   """Refuses what would leave this machine, and fails the test that tried.
 
   The refusal is an OSError, as a network's is: libraries close their socket on those
-  alone. Many then go on without the answer, so what was tried is kept, too.
+  alone. Many then go on without the answer, so what was tried is kept, too. A thread
+  that was there before the test is told at the end of all, for it is not its doing.
   """
-  connect = socket.socket.connect
-  tried = []
+  connect, tried = socket.socket.connect, []
+  before = set(threading.enumerate()) - {threading.main_thread()}
 
   def guarded(self, address):
     if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _LOCAL:
-      tried.append(f"{address}\n{''.join(traceback.format_stack())}")
+      said = f"{address}\n{''.join(traceback.format_stack())}"
+      (_STRAYS if threading.current_thread() in before else tried).append(said)
       raise OSError(errno.ENETUNREACH, f"a test must not reach the network: {address}")
     return connect(self, address)
 
@@ -64,5 +71,7 @@ def pytest_collection_finish():
 
 
 def pytest_unconfigure():
-  """Names the thread that keeps the process from ending, instead of hanging."""
+  """Tells of strays; names the thread that keeps the process from ending."""
+  for said in _STRAYS:
+    print(f"a thread of an earlier test reached for {said}", file=sys.__stderr__)
   faulthandler.dump_traceback_later(60, exit=True)
