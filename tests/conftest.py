@@ -38,7 +38,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
-_STRAYS: list[str] = []  # what threads of earlier tests tried
+_STRAYS: list[str] = []  # what other threads tried
 
 
 @pytest.fixture(autouse=True)
@@ -46,16 +46,16 @@ def _no_network(monkeypatch):
   """Refuses what would leave this machine, and fails the test that tried.
 
   The refusal is an OSError, as a network's is: libraries close their socket on those
-  alone. Many then go on without the answer, so what was tried is kept, too. A thread
-  that was there before the test is told at the end of all, for it is not its doing.
+  alone. Many then go on without the answer, so what was tried is kept, too. What
+  another thread tried is told at the end of all: it may be of an earlier test.
   """
   connect, tried = socket.socket.connect, []
-  before = set(threading.enumerate()) - {threading.main_thread()}
 
   def guarded(self, address):
     if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _LOCAL:
       said = f"{address}\n{''.join(traceback.format_stack())}"
-      (_STRAYS if threading.current_thread() in before else tried).append(said)
+      ours = threading.current_thread() is threading.main_thread()
+      (tried if ours else _STRAYS).append(said)
       raise OSError(errno.ENETUNREACH, f"a test must not reach the network: {address}")
     return connect(self, address)
 
@@ -73,5 +73,5 @@ def pytest_collection_finish():
 def pytest_unconfigure():
   """Tells of strays; names the thread that keeps the process from ending."""
   for said in _STRAYS:
-    print(f"a thread of an earlier test reached for {said}", file=sys.__stderr__)
+    print(f"a thread reached for {said}", file=sys.__stderr__)
   faulthandler.dump_traceback_later(60, exit=True)

@@ -50,6 +50,8 @@ class Pusher(threading.Thread):
         return
       try:
         with self._lock:
+          if self._ended.is_set():  # `close` had the lock before: its push is the last
+            return
           self._mirror.push(spares_large=True)
       except Exception as error:
         if wait_s == self._every_s:
